@@ -1,0 +1,3 @@
+"""LLaVA-NeXT-Video: ask questions about videos."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,76 @@
+"""The three spellings of a conversation read alike."""
+
+import pytest
+
+from llava_next_video.errors import PromptError
+from llava_next_video.messages import Image, Text, Turn, Video, as_chat, read_messages, user
+
+CLIP_THEN_QUESTION = (Video(source="a.mp4"), Text(text="Why?"))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "video", "path": "a.mp4"},
+        {"type": "video", "url": "a.mp4"},
+        {"type": "video", "video": "a.mp4"},
+        {"type": "video_url", "video_url": {"url": "a.mp4"}},
+        {"type": "video_url", "video_url": "a.mp4"},
+        {"type": "input_video", "input_video": None, "video_url": "a.mp4"},
+    ],
+)
+def test_every_spelling_of_a_clip_reads_the_same(part: dict[str, object]) -> None:
+    messages = [{"role": "user", "content": [part, {"type": "text", "text": "Why?"}]}]
+    assert read_messages(messages) == (Turn(role="user", parts=CLIP_THEN_QUESTION),)
+
+
+def test_a_llava_conversation_reads_as_turns() -> None:
+    conversation = [
+        {"from": "human", "value": "<image>\nWhat is it?"},
+        {"from": "gpt", "value": "A sign."},
+        {"from": "human", "value": "And <video> this?"},
+    ]
+    assert read_messages(conversation) == (
+        Turn(role="user", parts=(Image(), Text(text="What is it?"))),
+        Turn(role="assistant", parts=(Text(text="A sign."),)),
+        Turn(role="user", parts=(Text(text="And "), Video(), Text(text=" this?"))),
+    )
+
+
+def test_a_developer_speaks_as_the_system() -> None:
+    assert read_messages([{"role": "developer", "content": "Be brief."}])[0].role == "system"
+
+
+def test_turns_pass_through_unchanged() -> None:
+    turns = (user("Why?", [Video(source=b"bytes")]),)
+    assert read_messages(turns) == turns
+
+
+def test_chat_messages_carry_no_sources() -> None:
+    assert as_chat([user("Why?", [Video(source="a.mp4"), Image()])]) == [
+        {"role": "user", "content": [{"type": "video"}, {"type": "image"}, {"type": "text", "text": "Why?"}]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ("hello", "expected a list of messages, got str"),
+        ([], "the conversation is empty"),
+        ([3], "message 0: expected a mapping"),
+        ([{"role": "robot", "content": ""}], "message 0: role is 'robot'"),
+        ([{"role": "user"}], "message 0: expected 'role' and 'content'"),
+        ([{"role": "user", "content": 3}], "message 0: content is int"),
+        ([{"role": "user", "content": [{"type": "audio"}]}], "message 0, part 0: type is 'audio'"),
+        ([{"role": "user", "content": [{"type": "text"}]}], "a text part needs 'text'"),
+        (
+            [{"role": "user", "content": [{"type": "video", "path": "a", "url": "b"}]}],
+            "names its medium 2 times",
+        ),
+        ([{"role": "user", "content": [{"type": "video_url", "video_url": {}}]}], "needs a 'url'"),
+        ([{"from": "robot", "value": ""}], "message 0: 'from' is 'robot'"),
+    ],
+)
+def test_a_message_that_cannot_be_read_is_named(messages: object, says: str) -> None:
+    with pytest.raises(PromptError, match=says.replace("(", r"\(")):
+        read_messages(messages)

@@ -1,6 +1,7 @@
 """What a model eats: ids, and the media between them.
 
-Knows nothing about text, files or networks: a processor writes these records, a model or the engine reads them.
+Knows nothing about text, files or networks: a processor writes these records, a model or the engine reads
+them.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def _read_role(role: object, place: str) -> Role:
         return "system"
     if role not in ("system", "user", "assistant"):
         raise PromptError(f"{place}: role is {role!r}; expected system, user or assistant")
-    return cast(Role, role)
+    return role
 
 
 def _read_part(part: object, place: str) -> Part:

@@ -1,0 +1,48 @@
+# Each target works from a bare machine with Python 3.11+, pip and make: it builds .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# torchvision's own library cannot be loaded beside a CPU build of torch, so it stays out of the environment;
+# only the parity tests borrow it from here.
+REFEREES := $(VENV)/referees
+
+.PHONY: demo test test-slow check format bench docs clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(REFEREES)/.ready: $(READY)
+	$(BIN)/pip install --quiet --no-deps --target $(REFEREES) torchvision==0.28.0
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m llava_next_video.cli demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+test-slow: $(READY) $(REFEREES)/.ready
+	LNV_REFEREES=$(REFEREES) $(BIN)/pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(READY) $(REFEREES)/.ready
+	$(BIN)/python benchmarks/decode.py
+	LNV_REFEREES=$(REFEREES) $(BIN)/python benchmarks/pixels.py
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,186 @@
+"""A checkpoint with random weights, complete in every file."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
+
+from llava_next_video.convert.presets import Preset
+from llava_next_video.convert.tokenizer import IMAGE, SMALL_TALK, VIDEO, byte_level_bpe
+from llava_next_video.errors import CheckpointError, ConfigError
+from llava_next_video.model import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
+from llava_next_video.model.layouts import to_hub_key
+from llava_next_video.processing import (
+    LlavaNextImageProcessor,
+    LlavaNextVideoImageProcessor,
+    LlavaNextVideoProcessor,
+    chat_template,
+)
+
+SHARD_BYTES = 2 * 1024**3
+STANDARD_DEVIATION = 0.02
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What `write_random` put on disk."""
+
+    parameters: int
+    size_bytes: int
+
+
+def write_random(out: Path, preset: Preset, *, seed: int = 0, dtype: str = "float32") -> Written:
+    """Write a folder that loads like a published checkpoint but knows nothing.
+
+    Weights are drawn one tensor at a time, so a 7B is written in the memory of one shard (2 GiB). The same
+    preset, seed and dtype give the same bytes. The folder appears complete or not at all.
+
+    Raises:
+        ConfigError: `dtype` is unknown.
+        CheckpointError: `out` exists and is not an empty folder.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} is not an empty folder; name one that does not exist yet")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        written = _write(partial, preset, seed, DTYPES[dtype])
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return written
+
+
+def _write(folder: Path, preset: Preset, seed: int, dtype: torch.dtype) -> Written:
+    tokenizer = byte_level_bpe([SMALL_TALK], vocabulary=min(preset.vocabulary, 2048))
+    config = _config(preset, tokenizer)
+    config.dtype = dtype
+    config.architectures = [LlavaNextVideoForConditionalGeneration.__name__]
+    with torch.device("meta"):
+        model = LlavaNextVideoForConditionalGeneration(config)
+    shapes = {to_hub_key(key): value.shape for key, value in model.state_dict().items()}
+    config.save_pretrained(folder)
+    _processor(preset, tokenizer).save_pretrained(folder)
+    GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(folder)
+    _write_weights(folder, shapes, seed, dtype)
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    return Written(parameters=parameters, size_bytes=sum(file.stat().st_size for file in folder.iterdir()))
+
+
+def _config(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> LlavaNextVideoConfig:
+    side = preset.image
+    vision = CLIPVisionConfig(
+        hidden_size=preset.vision_width,
+        intermediate_size=preset.vision_inner,
+        num_hidden_layers=preset.vision_layers,
+        num_attention_heads=preset.vision_heads,
+        image_size=side,
+        patch_size=preset.patch,
+        projection_dim=preset.vision_width,
+    )
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    if preset.rope_factor is not None:
+        rope = {"rope_type": "linear", "factor": preset.rope_factor, "rope_theta": 10000.0}
+    text = LlamaConfig(
+        vocab_size=preset.vocabulary,
+        hidden_size=preset.text_width,
+        intermediate_size=preset.text_inner,
+        num_hidden_layers=preset.text_layers,
+        num_attention_heads=preset.text_heads,
+        num_key_value_heads=preset.text_key_value_heads,
+        max_position_embeddings=preset.positions,
+        rope_parameters=rope,
+        rms_norm_eps=1e-5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlavaNextVideoConfig(
+        vision,
+        text,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        video_token_index=tokenizer.convert_tokens_to_ids(VIDEO),
+        image_grid_pinpoints=_pinpoints(side),
+    )
+
+
+def _pinpoints(side: int) -> list[list[int]]:
+    """The released grids (1x2, 2x1, 2x2, 3x1, 1x3 tiles) for tiles of `side` pixels."""
+    return [[rows * side, columns * side] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
+
+
+def _processor(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> LlavaNextVideoProcessor:
+    side = preset.image
+    square = {"height": side, "width": side}
+    return LlavaNextVideoProcessor(
+        video_processor=LlavaNextVideoImageProcessor(size={"shortest_edge": side}, crop_size=square),
+        image_processor=LlavaNextImageProcessor(
+            size={"shortest_edge": side}, crop_size=square, image_grid_pinpoints=_pinpoints(side)
+        ),
+        tokenizer=tokenizer,
+        chat_template=chat_template("vicuna"),
+        patch_size=preset.patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
+def _write_weights(folder: Path, shapes: dict[str, torch.Size], seed: int, dtype: torch.dtype) -> None:
+    shards = list(_shards(shapes, dtype.itemsize))
+    names = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    )
+    for name, keys in zip(names, shards, strict=True):
+        tensors = {key: _draw(key, shapes[key], seed).to(dtype) for key in keys}
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
+        where = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+def _shards(shapes: dict[str, torch.Size], item_bytes: int) -> Iterator[list[str]]:
+    keys: list[str] = []
+    used = 0
+    for key, shape in shapes.items():
+        size = math.prod(shape) * item_bytes
+        if keys and used + size > SHARD_BYTES:
+            yield keys
+            keys, used = [], 0
+        keys.append(key)
+        used += size
+    yield keys
+
+
+def _draw(key: str, shape: torch.Size, seed: int) -> Tensor:
+    """Random values as a fresh network has them; the key seeds them, so the order of drawing is free."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(key.encode()))
+    if key.endswith("bias"):
+        return torch.zeros(shape)
+    if "norm" in key or "layrnorm" in key:
+        return torch.ones(shape)
+    return torch.empty(shape).normal_(std=STANDARD_DEVIATION, generator=generator)

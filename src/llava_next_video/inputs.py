@@ -6,10 +6,11 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,6 +41,10 @@ class Medium:
     size: Size | None
     pixels: Float[Tensor, "tiles channels height width"] | Callable[[], Tensor]
 
+    def load(self) -> Float[Tensor, "tiles channels height width"]:
+        """The pixels, made now if they were only promised."""
+        return self.pixels if isinstance(self.pixels, Tensor) else self.pixels()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInputs:
@@ -47,3 +52,43 @@ class ModelInputs:
 
     ids: tuple[int, ...]
     media: tuple[Medium, ...] = ()
+
+    @property
+    def visual_tokens(self) -> int:
+        """Placeholders in the ids, over all media."""
+        return sum(medium.tokens for medium in self.media)
+
+
+def padded_batch(
+    prompts: Sequence[ModelInputs], *, pad_token_id: int, side: Literal["left", "right"] = "left"
+) -> dict[str, Tensor | list[Tensor]]:
+    """Several prompts as the arguments of the reference network's `forward` and `generate`.
+
+    Gives `input_ids` and `attention_mask` (prompts x longest prompt) and, where there are media,
+    `pixel_values` (pictures x most tiles x channels x height x width, zeros after a picture's own tiles) with
+    `image_sizes` (pictures x 2, height first), and `pixel_values_videos`, a list with one tensor a clip, as
+    clips differ in their number of frames.
+    """
+    longest = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        places = slice(longest - len(prompt.ids), None) if side == "left" else slice(len(prompt.ids))
+        ids[row, places] = torch.tensor(prompt.ids)
+        mask[row, places] = 1
+    batch: dict[str, Tensor | list[Tensor]] = {"input_ids": ids, "attention_mask": mask}
+    media = [medium for prompt in prompts for medium in prompt.media]
+    if clips := [medium.load() for medium in media if medium.kind == "video"]:
+        batch["pixel_values_videos"] = clips
+    if pictures := [medium for medium in media if medium.kind == "image"]:
+        batch["pixel_values"] = _stacked([picture.load() for picture in pictures])
+        batch["image_sizes"] = torch.tensor([picture.size for picture in pictures])
+    return batch
+
+
+def _stacked(tiles: Sequence[Tensor]) -> Tensor:
+    """One tensor for pictures of different tile counts."""
+    stack = tiles[0].new_zeros((len(tiles), max(len(one) for one in tiles), *tiles[0].shape[1:]))
+    for row, one in zip(stack, tiles, strict=True):
+        row[: len(one)] = one
+    return stack

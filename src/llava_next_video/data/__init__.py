@@ -1,0 +1,1 @@
+"""Training samples: from anybody's file to a batch."""

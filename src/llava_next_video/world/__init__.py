@@ -1,0 +1,1 @@
+"""A toy world: shapes that move, and the truth about them."""

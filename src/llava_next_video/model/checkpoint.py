@@ -1,0 +1,83 @@
+"""Which model folders are loaded, and which are refused.
+
+A weight that the file does not have is never made up, and a pickle is never opened.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from llava_next_video.errors import CheckpointError
+from llava_next_video.model.layouts import surplus
+
+MODEL_TYPE = "llava_next_video"
+
+
+def refuse_folder(folder: Path) -> None:
+    """Raise when a local folder cannot hold a model of ours, before anything large is read.
+
+    Raises:
+        CheckpointError: no config.json, another kind of model, or no safetensors.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise CheckpointError(f"{folder} has no config.json; give a folder that save_pretrained wrote")
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{config} is not a JSON object: {error}") from error
+    if kind != MODEL_TYPE:
+        raise CheckpointError(f"{config} says model_type {kind!r}; expected {MODEL_TYPE!r}")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    if pickles:
+        raise CheckpointError(
+            f"{folder} has its weights in pickles ({', '.join(pickles[:3])}), which can run code; "
+            "convert it to safetensors where you trust it"
+        )
+    raise CheckpointError(f"{folder} has no *.safetensors file with weights")
+
+
+def refuse_loading(name: str, info: Mapping[str, Any], *, allows_other_sizes: bool, has_head: bool) -> None:
+    """Raise when weights of the model did not come from the file, or the file has weights of something else.
+
+    Args:
+        name: The folder or hub name, for the message.
+        info: What transformers reports about a load.
+        allows_other_sizes: The caller asked for new weights where the sizes differ.
+        has_head: The model has a language head; without one, `lm_head` in the file is expected.
+
+    Raises:
+        CheckpointError: with the names of the weights.
+    """
+    if info["missing_keys"]:
+        raise CheckpointError(
+            f"{name} lacks weights, none are made up: {_named(sorted(info['missing_keys']))}"
+        )
+    if info["mismatched_keys"] and not allows_other_sizes:
+        sizes = [f"{key} {tuple(has)} for {tuple(wants)}" for key, has, wants in info["mismatched_keys"]]
+        raise CheckpointError(f"{name} does not fit its config.json: {_named(sorted(sizes))}")
+    unknown = [key for key in surplus(info["unexpected_keys"]) if has_head or "lm_head" not in key]
+    if unknown:
+        raise CheckpointError(f"{name} has weights that its config.json has no place for: {_named(unknown)}")
+
+
+@contextmanager
+def named_failures(name: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise about files into one sentence about the checkpoint."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise CheckpointError(f"{name} has a corrupt or incomplete safetensors file: {error}") from error
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def _named(keys: list[str]) -> str:
+    shown = ", ".join(keys[:5])
+    return shown if len(keys) <= 5 else f"{shown} and {len(keys) - 5} more"

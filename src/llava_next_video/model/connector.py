@@ -1,0 +1,136 @@
+"""What LLaVA-NeXT-Video is: pool, project, pack, newlines.
+
+Plain torch between a vision tower and a language model; every count and order comes from `geometry`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from llava_next_video.geometry import ImageLayout, PoolMode, VideoLayout, pooled
+from llava_next_video.size import Size
+
+
+class Projector(nn.Module):
+    """Two linear layers from the width of the vision tower to that of the language model."""
+
+    def __init__(self, *, width: int, out_width: int, activation: str, bias: bool) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(width, out_width, bias=bias)
+        self.act = ACT2FN[activation]
+        self.linear_2 = nn.Linear(out_width, out_width, bias=bias)
+
+    def forward(self, features: Float[Tensor, "*tiles width"]) -> Float[Tensor, "*tiles out_width"]:
+        """Projected features."""
+        return self.linear_2(self.act(self.linear_1(features)))
+
+
+class Pooler(nn.Module):
+    """Fewer patches a frame: windows of `stride` by `stride` patches become one."""
+
+    def __init__(self, *, mode: PoolMode, stride: int, width: int, out_width: int) -> None:
+        super().__init__()
+        self.mode = mode
+        self.stride = stride
+        if mode == "conv":
+            self.pool = nn.Conv2d(width, out_width, kernel_size=stride, stride=stride)
+
+    def forward(
+        self, features: Float[Tensor, "frames patches width"], grid: Size
+    ) -> Float[Tensor, "frames pooled out_width"]:
+        """Pooled features of frames whose patches form that grid.
+
+        Source: LLaVA-NeXT, `llava/model/llava_arch.py`, `get_2dPool`.
+        """
+        planes = features.unflatten(1, tuple(grid)).permute(0, 3, 1, 2)
+        match self.mode:
+            case "average":
+                planes = F.avg_pool2d(planes, self.stride)
+            case "max":
+                planes = F.max_pool2d(planes, self.stride)
+            case "bilinear":
+                size = tuple(pooled(grid, self.stride, "bilinear"))
+                planes = F.interpolate(planes, size=size, mode="bilinear")
+            case "conv":
+                planes = self.pool(planes)
+        return planes.flatten(2).transpose(1, 2)
+
+
+def pack_images(
+    features: Float[Tensor, "tiles patches width"],
+    layouts: Sequence[ImageLayout],
+    newline: Float[Tensor, " width"],
+) -> list[Float[Tensor, "tokens width"]]:
+    """Visual tokens of each image: base tile, then the kept rows of the canvas, each with a newline.
+
+    Args:
+        features: All tiles of all images, base tile first, as the layouts count them.
+        layouts: One per image.
+        newline: The learned newline token.
+    """
+    patches = features.shape[1]
+    orders, tiles = [], 0
+    for layout in layouts:
+        order = image_order(layout)
+        orders.append(torch.where(order < 0, order, order + tiles * patches))
+        tiles += layout.tile_count
+    order = torch.cat(orders).to(features.device, non_blocking=True)
+    packed = features.flatten(0, 1).index_select(0, order.clamp(min=0))
+    # Masked, not one more row to select from: the gradient of the newline is then one plain sum.
+    packed = torch.where((order < 0)[:, None], newline.to(packed), packed)
+    return list(packed.split([layout.tokens for layout in layouts]))
+
+
+def image_order(layout: ImageLayout) -> Int[Tensor, " tokens"]:
+    """For each visual token of an image its patch among the patches of its tiles, or -1 for a newline.
+
+    >>> from llava_next_video.geometry import image_layout
+    >>> wide = image_layout(Size(height=2, width=4), [Size(2, 4)], tile=2, patch=1)
+    >>> image_order(wide).tolist()  # base tile 0-3, then a row of two tiles
+    [0, 1, 2, 3, 4, 5, 8, 9, -1, 6, 7, 10, 11, -1]
+    """
+    side, kept, grid = layout.base.height, layout.kept, layout.grid
+    rows = torch.arange(kept.height)[:, None] + (grid.height - kept.height) // 2
+    columns = torch.arange(kept.width)[None, :] + (grid.width - kept.width) // 2
+    tile = 1 + (rows // side) * layout.tiles.width + columns // side
+    patches = tile * layout.base.area + (rows % side) * side + columns % side
+    lines = torch.cat([patches, patches.new_full((kept.height, 1), -1)], dim=1)
+    return torch.cat([torch.arange(layout.base.area), lines.flatten()])
+
+
+def lay_out_clips(
+    features: Float[Tensor, "frames patches width"],
+    layouts: Sequence[VideoLayout],
+    newline: Float[Tensor, " width"],
+) -> list[Float[Tensor, "tokens width"]]:
+    """Visual tokens of each clip: frame after frame, with newlines where the layouts want them.
+
+    Args:
+        features: All frames of all clips, pooled and projected.
+        layouts: One per clip.
+        newline: The learned newline token.
+    """
+    mark = newline.to(features)
+    if layouts[0].newline == "frame":
+        features = torch.cat([features, mark.expand(len(features), 1, -1)], dim=1)
+    elif layouts[0].newline == "grid":
+        grid = layouts[0].grid
+        lines = features.unflatten(1, tuple(grid))
+        features = torch.cat([lines, mark.expand(len(features), grid.height, 1, -1)], dim=2).flatten(1, 2)
+    clips = [clip.flatten(0, 1) for clip in features.split([layout.frames for layout in layouts])]
+    if layouts[0].newline == "one_token":
+        clips = [torch.cat([clip, mark[None]]) for clip in clips]
+    return clips
+
+
+def place(
+    embeddings: Float[Tensor, "batch length width"],
+    where: Bool[Tensor, "batch length"],
+    tokens: Float[Tensor, "tokens width"],
+) -> Float[Tensor, "batch length width"]:
+    """Embeddings with visual tokens in the marked places, filled in reading order."""
+    return embeddings.masked_scatter(where[..., None], tokens)

@@ -1,0 +1,121 @@
+"""How many positions the language model can tell apart."""
+
+import copy
+import math
+import warnings
+from typing import Any, TypeVar
+
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from llava_next_video.errors import CapacityError, ConfigError
+
+Config = TypeVar("Config", bound=PreTrainedConfig)
+
+
+def context_limit(config: PreTrainedConfig) -> int:
+    """Longest prompt plus answer, in tokens: the trained positions times the rope factor.
+
+    Linear and dynamic scaling stretch `max_position_embeddings`; yarn stretches
+    `original_max_position_embeddings`; llama3 and longrope configs state the stretched number themselves.
+
+    >>> from transformers import LlamaConfig
+    >>> context_limit(LlamaConfig(max_position_embeddings=4096))
+    4096
+    >>> scaling = {"type": "linear", "factor": 2.5}
+    >>> context_limit(LlamaConfig(max_position_embeddings=4096, rope_scaling=scaling))
+    10240
+    """
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        raise ConfigError(
+            f"text_config ({text.model_type}) does not say its max_position_embeddings; add it to config.json"
+        )
+    scaling = _rope(text)
+    kind, factor = scaling.get("rope_type", scaling.get("type", "default")), scaling.get("factor") or 1.0
+    if kind in ("linear", "dynamic"):
+        return int(positions * factor)
+    if kind == "yarn" and "original_max_position_embeddings" in scaling:
+        return max(positions, int(scaling["original_max_position_embeddings"] * factor))
+    return positions
+
+
+def with_rope_factor(config: Config, factor: float) -> Config:
+    """A copy whose language model scales its positions linearly by `factor`, so that longer clips fit.
+
+    >>> from transformers import LlamaConfig
+    >>> context_limit(with_rope_factor(LlamaConfig(max_position_embeddings=4096), 2.0))
+    8192
+
+    Source: LLaVA-NeXT-Video blog, "linear scaling": positions are divided by the factor before the rotation.
+    """
+    if not factor >= 1:
+        raise ConfigError(f"rope factor {factor} is below 1; it stretches the context, e.g. 2.0 or 2.5")
+    longer = copy.deepcopy(config)
+    text = longer.get_text_config()
+    theta = _rope(text).get("rope_theta", 10000.0)
+    text.rope_parameters = {"rope_type": "linear", "factor": float(factor), "rope_theta": theta}
+    return longer
+
+
+def refuse_too_long(tokens: int, config: PreTrainedConfig) -> None:
+    """Raise when that many tokens do not fit the context.
+
+    Raises:
+        CapacityError: with both numbers and the ways out.
+    """
+    limit = context_limit(config)
+    if tokens <= limit:
+        return
+    factor = _rope(config.get_text_config()).get("factor") or 1.0
+    enough = math.ceil(factor * tokens / limit * 2) / 2
+    raise CapacityError(
+        f"{tokens} tokens needed, {limit} fit the context; use fewer frames, a shorter text, "
+        f"or a larger rope factor (now {factor:g}; {enough:g} would do)"
+    )
+
+
+def refuse_long_prompt(
+    config: PreTrainedConfig, length: int, *, attention_mask: object, position_ids: Tensor | None
+) -> None:
+    """Raise when rows of that length, the cache included, do not fit the context.
+
+    Padding and packed samples make a row longer than its prompts, so a row that looks too long is looked at
+    again, on its device.
+
+    Raises:
+        CapacityError: with both numbers and the ways out.
+    """
+    if length <= context_limit(config):
+        return
+    if position_ids is not None:
+        length = int(position_ids.max()) + 1
+    elif isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+        length = int(attention_mask.sum(dim=1).max())
+    refuse_too_long(length, config)
+
+
+def warn_of_stray_rope_keys(text: PreTrainedConfig) -> None:
+    """Warn when a rope factor stands at the wrong level of `text_config`, where nothing reads it.
+
+    Source: transformers, `convert_llava_next_video_weights_to_hf.py`, which writes `factor` and `type` beside
+    `rope_scaling` instead of into it.
+    """
+    stray = getattr(text, "factor", None)
+    if not isinstance(stray, int | float) or _rope(text).get("factor") is not None:
+        return
+    warnings.warn(
+        f"text_config has factor {stray} outside rope_scaling, so positions are not scaled and the context "
+        f"holds {context_limit(text)} tokens; to scale them write "
+        f'"rope_scaling": {{"type": "linear", "factor": {stray}}} into text_config',
+        stacklevel=2,
+    )
+
+
+def _rope(text: PreTrainedConfig) -> dict[str, Any]:
+    for name in ("rope_parameters", "rope_scaling"):
+        found = getattr(text, name, None)
+        if isinstance(found, dict):
+            return found
+    return {}

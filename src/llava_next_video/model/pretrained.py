@@ -1,0 +1,116 @@
+"""The base of both networks: how they are loaded, saved and initialised."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from llava_next_video.errors import CheckpointError
+from llava_next_video.model.checkpoint import named_failures, refuse_folder, refuse_loading
+from llava_next_video.model.configuration import LlavaNextVideoConfig
+from llava_next_video.model.layouts import RENAMES, in_memory, on_hub
+
+
+class LlavaNextVideoPreTrainedModel(PreTrainedModel):
+    """Loads all four layouts of the weights, saves the layout of the hub."""
+
+    config_class = LlavaNextVideoConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ("past_key_values",)
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        newline = getattr(module, "image_newline", None)
+        if isinstance(newline, nn.Parameter):
+            init.normal_(newline, mean=0.0, std=newline.shape[0] ** -0.5)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load a folder or hub name: `PreTrainedModel.from_pretrained`, but nothing is made up.
+
+        Raises:
+            CheckpointError: weights are missing, of the wrong size or unknown (they are named), a file is
+                corrupt, or there are only pickles.
+        """
+        if kwargs.get("use_safetensors") is False:
+            raise CheckpointError("use_safetensors=False opens a pickle, which can run code; use safetensors")
+        name = str(pretrained_model_name_or_path)
+        is_adapter = False
+        if pretrained_model_name_or_path is not None:
+            folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder", ""))
+            is_adapter = (folder / "adapter_config.json").is_file()
+            if folder.is_dir() and not is_adapter:
+                refuse_folder(folder)
+            elif not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+                raise CheckpointError(f"{name} is no folder, and no name on the hub (owner/name) either")
+        wants_info = kwargs.pop("output_loading_info", False)
+        allows_other_sizes = kwargs.pop("ignore_mismatched_sizes", False)
+        kwargs["use_safetensors"] = True if kwargs.get("gguf_file") is None else None
+        kwargs["key_mapping"] = (kwargs.get("key_mapping") or {}) | RENAMES
+        with named_failures(name):
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *args,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **kwargs,
+            )
+        if not is_adapter:
+            has_head = hasattr(model, "lm_head")
+            refuse_loading(name, info, allows_other_sizes=allows_other_sizes, has_head=has_head)
+        return (model, info) if wants_info else model
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *args: Any,
+        state_dict: Mapping[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Save as `PreTrainedModel.save_pretrained` does, with weights named as on the hub (layout A).
+
+        Adapters, quantised weights and weights that lie on disk are named as transformers names them.
+        """
+        if (
+            getattr(self, "_hf_peft_config_loaded", False)
+            or getattr(self, "hf_quantizer", None) is not None
+            or {"cpu", "disk"} & set(getattr(self, "hf_device_map", {}).values())
+        ):
+            super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
+            return
+        weights = self.state_dict() if state_dict is None else state_dict
+        tied = self.all_tied_weights_keys
+        kwargs["save_original_format"] = False
+        super().save_pretrained(
+            save_directory,
+            *args,
+            state_dict={self._saved_name(key): value for key, value in weights.items() if key not in tied},
+            **kwargs,
+        )
+
+    def _saved_name(self, key: str) -> str:
+        return on_hub(key if hasattr(self, "lm_head") else f"model.{key}")
+
+    def _accept_every_layout(
+        self, _module: nn.Module, state_dict: dict[str, Any], prefix: str, *_rest: Any
+    ) -> None:
+        """Rename the keys of a state dict that `load_state_dict` was given, as a resumed Trainer does."""
+        if prefix:
+            return
+        for key in list(state_dict):
+            state_dict[in_memory(key)] = state_dict.pop(key)

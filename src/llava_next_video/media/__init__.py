@@ -1,0 +1,27 @@
+"""Clips and pictures to arrays, and back: the only door to `av`."""
+
+from llava_next_video.media.clip import Clip, Picture
+from llava_next_video.media.encode import Codec, write_clip
+from llava_next_video.media.fetch import FetchPolicy, fetch
+from llava_next_video.media.limits import Limits
+from llava_next_video.media.read import is_clip, read_clip, read_image
+from llava_next_video.media.sampling import Sampling, moments
+from llava_next_video.media.sheet import contact_sheet
+from llava_next_video.media.source import Source
+
+__all__ = [
+    "Clip",
+    "Codec",
+    "FetchPolicy",
+    "Limits",
+    "Picture",
+    "Sampling",
+    "Source",
+    "contact_sheet",
+    "fetch",
+    "is_clip",
+    "moments",
+    "read_clip",
+    "read_image",
+    "write_clip",
+]

@@ -1,0 +1,79 @@
+"""A clip and a picture as the rest of the house gets them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from llava_next_video.errors import MediaLimitError
+from llava_next_video.media.clock import Clock
+from llava_next_video.media.limits import Limits
+from llava_next_video.media.sampling import Sampling
+from llava_next_video.size import Size
+
+Frames = UInt8[np.ndarray, "frames height width 3"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Clip:
+    """The frames that were looked at, and where in the clip they stand.
+
+    `indices` count the frames a straight decode gives, from 0. `times_s` are seconds after the first
+    frame, from the stream's own time stamps. `frame_count` is how many frames decode (not what the
+    header says). `key` is the SHA-256 of the source, the same for the same bytes under any name.
+    """
+
+    frames: Frames
+    times_s: tuple[float, ...]
+    indices: tuple[int, ...]
+    sampling: Sampling
+    duration_s: float | None
+    frame_count: int
+    frames_per_second: float | None
+    size: Size
+    key: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """One still picture, upright, in RGB; `key` is the SHA-256 of its source."""
+
+    image: Image.Image
+    key: bytes
+    name: str
+    size: Size
+
+
+def empty_frames(count: int, size: Size, name: str, limits: Limits) -> Frames:
+    """Room for so many RGB frames of this size.
+
+    Raises: MediaLimitError if they need more bytes than the limits allow.
+    """
+    needed = count * size.area * 3
+    if needed > limits.kept_bytes:
+        raise MediaLimitError(
+            f"{name}: {count} frames of {size.width}x{size.height} need {needed} bytes, and the limit is "
+            f"{limits.kept_bytes}; ask for fewer frames"
+        )
+    return np.empty((count, size.height, size.width, 3), dtype=np.uint8)
+
+
+def clip_of(
+    frames: Frames, clock: Clock, indices: Sequence[int], sampling: Sampling, key: bytes, name: str
+) -> Clip:
+    """The record of frames that were read."""
+    return Clip(
+        frames=frames,
+        times_s=tuple(clock.times_s[list(indices)].tolist()),
+        indices=tuple(indices),
+        sampling=sampling,
+        duration_s=clock.duration_s,
+        frame_count=len(clock.times_s),
+        frames_per_second=clock.frames_per_second,
+        size=Size(*frames.shape[1:3]),
+        key=key,
+        name=name,
+    )

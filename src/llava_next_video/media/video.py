@@ -1,0 +1,187 @@
+"""A video file as a clip: open, count, choose, decode."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from llava_next_video.errors import MediaError, MediaLimitError
+from llava_next_video.media.clip import Clip, clip_of
+from llava_next_video.media.clock import Clock, clock_of, steady_clock
+from llava_next_video.media.decode import PlannedDecoder, plan, whole_frames
+from llava_next_video.media.frames import Roll
+from llava_next_video.media.index import NO_TIME, PacketIndex, index_packets
+from llava_next_video.media.limits import Limits
+from llava_next_video.media.sampling import Sampling
+from llava_next_video.media.source import Opened
+
+# Demuxers that read one file and nothing else. FFmpeg also has playlists and scripts (hls, dash, concat)
+# that open other files and addresses, whatever the file is called. The audio ones are here so that a
+# sound file can be named as such.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,mxf,ivf,h264,hevc,m4v,mpegvideo,obu,"
+    "yuv4mpegpipe,mp3,wav,flac,aac"
+)
+_EXPECTED = "expected a clip such as mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv or ogv"
+# What a stream without any rate is taken to run at, as FFmpeg takes it for bare H.264.
+_DEFAULT_RATE = Fraction(25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What it took to read a clip, in counts, which say more than times."""
+
+    packets: int
+    frames_decoded: int
+    straight: bool
+
+
+def read_video(source: Opened, sampling: Sampling, limits: Limits) -> tuple[Clip, Work]:
+    """The sampled frames of a video file, equal to those of a straight decode.
+
+    The packets are counted first, without decoding; then only the groups with wanted frames are decoded.
+    Where packets do not tell the frames (see `index`), or a wanted frame does not come out whole, the
+    clip is decoded from end to end and counted: damaged frames are then no part of it.
+    """
+    with _opened_stream(source, limits) as (container, stream):
+        index = index_packets(container, stream, source.name, limits)
+        clip, decoded = _read_planned(container, stream, index, source, sampling, limits)
+    if clip is not None:
+        return clip, Work(packets=len(index.pts), frames_decoded=decoded, straight=False)
+    clip, more = _read_straight(index, source, sampling, limits)
+    return clip, Work(packets=len(index.pts), frames_decoded=decoded + more, straight=True)
+
+
+def _read_planned(
+    container: InputContainer,
+    stream: VideoStream,
+    index: PacketIndex,
+    source: Opened,
+    sampling: Sampling,
+    limits: Limits,
+) -> tuple[Clip | None, int]:
+    if index.shown is None:
+        return None, 0
+    clock = clock_of(index.pts[index.shown], _time_base(stream), index.last_duration, stream.average_rate)
+    clock.check(source.name, limits)
+    indices = clock.choose(sampling)
+    roll = Roll(len(indices), source.name, limits)
+    decoder = PlannedDecoder(container, stream, index)
+    for run in plan(index, index.shown[indices].tolist()):
+        if not decoder.decode(run, roll):
+            return None, decoder.frames_decoded
+    return _filled(roll, clock, indices, source, sampling), decoder.frames_decoded
+
+
+def _read_straight(
+    index: PacketIndex, source: Opened, sampling: Sampling, limits: Limits
+) -> tuple[Clip, int]:
+    """Decode everything and count; once if as many frames come out as packets went in, else twice."""
+    expected: list[int] | None = None
+    decoded = 0
+    while True:
+        with _opened_stream(source, limits) as (container, stream):
+            rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
+            if expected is None:
+                expected = _clock_by(np.sort(index.pts), stream, index, rate).choose(sampling)
+            slots = {moment: slot for slot, moment in enumerate(expected)}
+            roll = Roll(len(expected), source.name, limits)
+            stamps: list[int] = []
+            for frame in whole_frames(container, stream):
+                if len(stamps) >= limits.frames:
+                    raise MediaLimitError(
+                        f"{source.name}: more than {limits.frames} frames, which is the limit"
+                    )
+                if len(stamps) in slots:
+                    roll.write(slots[len(stamps)], frame)
+                stamps.append(NO_TIME if frame.pts is None else frame.pts)
+            decoded += len(stamps)
+            if not stamps:
+                raise MediaError(
+                    f"{source.name}: none of its {len(index.pts)} packets ({stream.codec_context.name}) "
+                    "gives a whole frame; the file is damaged"
+                )
+            clock = _clock_by(np.array(stamps, dtype=np.int64), stream, index, rate)
+            clock.check(source.name, limits)
+            indices = clock.choose(sampling)
+        if indices == expected:
+            return _filled(roll, clock, indices, source, sampling), decoded
+        expected = indices
+
+
+def _clock_by(stamps: np.ndarray, stream: VideoStream, index: PacketIndex, rate: Fraction) -> Clock:
+    if stamps.min() == NO_TIME:
+        return steady_clock(len(stamps), float(rate))
+    return clock_of(stamps, _time_base(stream), index.last_duration, rate)
+
+
+def _filled(roll: Roll, clock: Clock, indices: list[int], source: Opened, sampling: Sampling) -> Clip:
+    assert roll.frames is not None
+    return clip_of(roll.frames, clock, indices, sampling, source.key, source.name)
+
+
+def _time_base(stream: VideoStream) -> Fraction:
+    assert stream.time_base is not None
+    return stream.time_base
+
+
+@contextmanager
+def _opened_stream(source: Opened, limits: Limits) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The container and its moving-picture stream, ready for one thread; closed at the end.
+
+    Raises: MediaError if it is no video file, with what was found; MediaLimitError by frame size.
+    """
+    source.file.seek(0)
+    # The decoder itself refuses larger frames, also when a stream grows half way through.
+    most_pixels = {"max_pixels": str(limits.pixels)}
+    try:
+        container = av.open(
+            source.file, "r", options={"format_whitelist": _FORMATS, **most_pixels}, metadata_errors="replace"
+        )
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"{source.name}: {_why_unreadable(source, error)}; {_EXPECTED}") from error
+    with container:
+        stream = _moving_pictures(container, source.name)
+        context = stream.codec_context
+        if context.width * context.height > limits.pixels:
+            raise MediaLimitError(
+                f"{source.name}: frames of {context.width}x{context.height} pixels, and the limit is "
+                f"{limits.pixels} pixels"
+            )
+        context.options = most_pixels
+        context.thread_type = "NONE"
+        context.thread_count = 1
+        yield container, stream
+
+
+def _moving_pictures(container: InputContainer, name: str) -> VideoStream:
+    for stream in container.streams.video:
+        cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
+        if not cover and stream.codec_context is not None:
+            return stream
+    found = [f"{stream.type} ({_codec(stream)})" for stream in container.streams]
+    raise MediaError(f"{name}: no video stream; found {', '.join(found) or 'no streams'}")
+
+
+def _codec(stream: av.stream.Stream) -> str:
+    return "no decoder" if stream.codec_context is None else stream.codec_context.name
+
+
+def _why_unreadable(source: Opened, error: Exception) -> str:
+    source.file.seek(0)
+    head = source.file.read(12)
+    if head[4:8] == b"ftyp":
+        return "an mp4 without a readable index (moov), so it is incomplete or damaged"
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"not a video file ({reason[:1].lower()}{reason[1:]})"
+
+
+def check_video(source: Opened, limits: Limits) -> None:
+    """Raises: MediaError if the source has no video stream, before anything of it is decoded."""
+    with _opened_stream(source, limits):
+        pass

@@ -4,9 +4,9 @@ Integers only: no pixels, no tensors. The processor counts placeholders with the
 packs features with them, so that the two sides cannot disagree.
 
 An image is fitted into a canvas (the best of the pinpoints), padded, and cut into tiles; a squashed copy of
-the whole image is the base tile and comes first. A tile has patches. The patches of the canvas that only held
-padding are dropped, and each row that stays ends with a newline token. A video frame is one tile whose patches
-are pooled.
+the whole image is the base tile and comes first. A tile has patches. The patches of the canvas that only
+held padding are dropped, and each row that stays ends with a newline token. A video frame is one tile whose
+patches are pooled.
 """
 
 import math

@@ -1,0 +1,101 @@
+"""The parts of a processor out of a checkpoint, made to agree with its config.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from llava_next_video.errors import CheckpointError, ConfigError
+from llava_next_video.processing.folder import Json, ProcessorFiles, read_processor_files
+from llava_next_video.processing.image import LlavaNextImageProcessor
+from llava_next_video.processing.video import LlavaNextVideoImageProcessor
+
+OWN = (
+    "patch_size",
+    "vision_feature_select_strategy",
+    "num_additional_image_tokens",
+    "image_token",
+    "video_token",
+    "spatial_pool_stride",
+    "spatial_pool_mode",
+    "video_newline",
+)
+TOKENIZER = ("padding_side", "truncation_side", "use_fast")
+
+
+def load_parts(name: str | os.PathLike[str], kwargs: Mapping[str, object]) -> dict[str, object]:
+    """The keywords that make the processor of a checkpoint; `kwargs` come before the files.
+
+    Where the processor's files are silent, config.json speaks. Where they contradict it, config.json is
+    followed with one warning: the model packs features by it, so another count would not fit.
+
+    Raises:
+        CheckpointError: Something is missing or cannot be read.
+        ConfigError: An unknown keyword.
+    """
+    hub, given = ProcessorFiles.split_hub_options(kwargs)
+    for key in given:
+        if key not in (*OWN, *TOKENIZER, "chat_template"):
+            raise ConfigError(
+                f"from_pretrained has no keyword {key!r}; known: {', '.join((*OWN, *TOKENIZER))}"
+            )
+    files = read_processor_files(name, **hub)
+    known = {key: files.processor[key] for key in OWN if files.processor.get(key) is not None}
+    told = _of_config(files.config)
+    disagreements = [
+        f"{key} {known[key]!r} against {told[key]!r}"
+        for key in told
+        if key in known and known[key] != told[key]
+    ]
+    image = dict(files.image)
+    pinpoints = files.config.get("image_grid_pinpoints")
+    if pinpoints is not None and image.get("image_grid_pinpoints", pinpoints) != pinpoints:
+        disagreements.append(f"image_grid_pinpoints {image['image_grid_pinpoints']} against {pinpoints}")
+    if pinpoints is not None:
+        image["image_grid_pinpoints"] = pinpoints
+    if disagreements:
+        warnings.warn(
+            f"{os.fspath(name)}: the processor's files and config.json disagree, config.json is followed: "
+            + "; ".join(disagreements),
+            stacklevel=3,
+        )
+    options = {key: value for key, value in given.items() if key in TOKENIZER}
+    return {
+        "video_processor": LlavaNextVideoImageProcessor.from_dict(files.video),
+        "image_processor": LlavaNextImageProcessor.from_dict(image),
+        "tokenizer": load_tokenizer(name, **hub, **options),
+        "chat_template": files.chat_template,
+        **known,
+        **told,
+        **{key: value for key, value in given.items() if key not in TOKENIZER},
+    }
+
+
+def load_tokenizer(name: str | os.PathLike[str], **options: object) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer.
+
+    Raises:
+        CheckpointError: It has none that can be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{os.fspath(name)}: its tokenizer cannot be loaded: {first}") from error
+
+
+def _of_config(config: Json) -> dict[str, object]:
+    """What config.json says about the counting of visual tokens."""
+    tower = config.get("vision_config")
+    told = {
+        "patch_size": tower.get("patch_size") if isinstance(tower, Mapping) else None,
+        "vision_feature_select_strategy": config.get("vision_feature_select_strategy"),
+        "spatial_pool_stride": config.get("spatial_pool_stride"),
+        "spatial_pool_mode": config.get("spatial_pool_mode"),
+        "video_newline": config.get("video_newline", config.get("video_newline_mode")),
+    }
+    return {key: value for key, value in told.items() if value is not None}

@@ -1,0 +1,489 @@
+"""Text, pictures and clips to model inputs, and ids back to text."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Self, cast
+
+import numpy as np
+import torch
+from transformers import BatchFeature, PreTrainedTokenizerBase
+
+from llava_next_video.errors import ConfigError, PromptError
+from llava_next_video.geometry import NewlineMode, PoolMode, image_layout, video_layout
+from llava_next_video.inputs import Medium, MediumKind, ModelInputs
+from llava_next_video.media import Clip, Picture
+from llava_next_video.messages import Image, Turn, Video, read_messages
+from llava_next_video.processing.call import CallOptions, read_call, refuse_swapped
+from llava_next_video.processing.chat import Rendered, pick_template, render
+from llava_next_video.processing.image import LlavaNextImageProcessor
+from llava_next_video.processing.loading import load_parts
+from llava_next_video.processing.pictures import tile_side
+from llava_next_video.processing.promise import promised_clip, promised_picture
+from llava_next_video.processing.prompt import (
+    Prompt,
+    Side,
+    check_counts,
+    encoded,
+    find_placeholders,
+    padded,
+    padded_length,
+    truncated,
+)
+from llava_next_video.processing.settings import PixelSettings
+from llava_next_video.processing.video import LlavaNextVideoImageProcessor
+from llava_next_video.size import Size
+
+
+class LlavaNextVideoProcessor:
+    """Joins a picture processor, a clip processor and a tokenizer.
+
+    Args:
+        video_processor: Turns clips into pixels.
+        image_processor: Turns pictures into tiles.
+        tokenizer: Turns text into ids; has `<video>` and `<image>` as tokens.
+        chat_template: A Jinja template, or several by name; the tokenizer's own if None.
+        patch_size: Pixels of a side of the vision tower's patches.
+        vision_feature_select_strategy: Kept for the files; visual tokens are counted as the model packs them.
+        num_additional_image_tokens: Likewise.
+        spatial_pool_stride: Of the pooling of frames, with `spatial_pool_mode`, as in the model's config.
+        video_newline: Where newline tokens stand in clips, as in the model's config.
+    """
+
+    model_input_names: ClassVar[list[str]] = [
+        "input_ids",
+        "attention_mask",
+        "pixel_values",
+        "image_sizes",
+        "pixel_values_videos",
+    ]
+
+    def __init__(
+        self,
+        video_processor: LlavaNextVideoImageProcessor | None = None,
+        image_processor: LlavaNextImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat_template: str | dict[str, str] | None = None,
+        patch_size: int | None = None,
+        vision_feature_select_strategy: str | None = None,
+        video_token: str = "<video>",
+        image_token: str = "<image>",
+        num_additional_image_tokens: int = 0,
+        *,
+        spatial_pool_stride: int = 2,
+        spatial_pool_mode: PoolMode = "average",
+        video_newline: NewlineMode = "no_token",
+    ) -> None:
+        if tokenizer is None:
+            raise ConfigError("LlavaNextVideoProcessor needs a tokenizer; load a folder with from_pretrained")
+        self.video_processor = video_processor or LlavaNextVideoImageProcessor()
+        self.image_processor = image_processor or LlavaNextImageProcessor()
+        self.tokenizer = tokenizer
+        self.chat_template = chat_template or tokenizer.chat_template
+        self.patch_size = patch_size
+        self.vision_feature_select_strategy = vision_feature_select_strategy
+        self.num_additional_image_tokens = num_additional_image_tokens
+        self.spatial_pool_stride = spatial_pool_stride
+        self.spatial_pool_mode = spatial_pool_mode
+        self.video_newline = video_newline
+        self.image_token = getattr(tokenizer, "image_token", None) or image_token
+        self.video_token = getattr(tokenizer, "video_token", None) or video_token
+        self._placeholders = find_placeholders(
+            tokenizer, {"image": self.image_token, "video": self.video_token}
+        )
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that stands for a picture, by the tokenizer."""
+        return self._placeholders.ids["image"]
+
+    @property
+    def video_token_id(self) -> int:
+        """The id that stands for a clip, by the tokenizer."""
+        return self._placeholders.ids["video"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object) -> Self:
+        """The processor of a checkpoint folder of any era, or of a checkpoint of the hub.
+
+        `kwargs` are the hub's (`revision`, `token`, `cache_dir`, `local_files_only`, ...) or override the
+        settings of the processor (`patch_size`, `chat_template`, ...) and `padding_side` of its tokenizer.
+
+        Raises:
+            CheckpointError: The folder or name does not exist, or a file of it cannot be read.
+            ConfigError: An unknown keyword, or files that contradict each other.
+        """
+        return cls(**load_parts(pretrained_model_name_or_path, kwargs))  # type: ignore[arg-type]
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
+        """Write the processor as transformers 5 does: one nested JSON, the chat template, the tokenizer."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = list(self.tokenizer.save_pretrained(folder))
+        path = folder / "processor_config.json"
+        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        written.append(str(path))
+        templates = self.chat_template if isinstance(self.chat_template, dict) else {}
+        if isinstance(self.chat_template, str):
+            templates = {"default": self.chat_template}
+        for name, template in templates.items():
+            where = folder / "chat_template.jinja"
+            if name != "default":
+                where = folder / "additional_chat_templates" / f"{Path(name).name}.jinja"
+                where.parent.mkdir(exist_ok=True)
+            where.write_text(template, encoding="utf-8")
+            written.append(str(where))
+        return written
+
+    def to_dict(self) -> dict[str, object]:
+        """The settings by name, as they are saved."""
+        values: dict[str, object] = {
+            "processor_class": "LlavaNextVideoProcessor",
+            "image_processor": self.image_processor.to_dict(),
+            "video_processor": self.video_processor.to_dict(),
+            "image_token": self.image_token,
+            "video_token": self.video_token,
+            "patch_size": self.patch_size,
+            "vision_feature_select_strategy": self.vision_feature_select_strategy,
+            "num_additional_image_tokens": self.num_additional_image_tokens,
+        }
+        pooling = {"spatial_pool_stride": 2, "spatial_pool_mode": "average", "video_newline": "no_token"}
+        values.update(
+            {name: getattr(self, name) for name, usual in pooling.items() if getattr(self, name) != usual}
+        )
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True)}"
+
+    def image_tokens(self, picture: Size, settings: PixelSettings, pinpoints: Sequence[Size]) -> int:
+        """How many visual tokens a picture of that many pixels becomes."""
+        return image_layout(picture, pinpoints, tile=tile_side(settings), patch=self._patch()).tokens
+
+    def video_tokens(self, frames: int, seen: Size) -> int:
+        """How many visual tokens a clip becomes whose frames have that many pixels as the tower sees them."""
+        return video_layout(
+            frames,
+            tile=seen,
+            patch=self._patch(),
+            stride=self.spatial_pool_stride,
+            mode=self.spatial_pool_mode,
+            newline=self.video_newline,
+        ).tokens
+
+    def _patch(self) -> int:
+        if self.patch_size is None:
+            raise ConfigError(
+                "patch_size is not set; pass patch_size=14, or load a folder that has a config.json"
+            )
+        return self.patch_size
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        images: object = None,
+        videos: object = None,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        return_tensors: object = "pt",
+        **kwargs: object,
+    ) -> BatchFeature:
+        """Texts and their media as model inputs.
+
+        Each `<image>` and `<video>` of the texts stands for the next picture or clip and is repeated as
+        often as it has visual tokens. Gives `input_ids` and `attention_mask`; `pixel_values` and
+        `image_sizes` with pictures; `pixel_values_videos` with clips: one tensor, or a list of one tensor a
+        clip where clips differ in their number of frames.
+
+        Args:
+            text: One text or several. images: What `LlavaNextImageProcessor` takes, for all texts in order.
+            videos: What `LlavaNextVideoImageProcessor` takes, for all texts in order. padding: True or
+            `longest`, `max_length`, or False. truncation: Whether words are cut at `max_length`; visual
+            tokens never are. return_tensors: `pt`, `np` or None for lists. kwargs: `padding_side`,
+            `add_special_tokens`, `pad_to_multiple_of`, and the settings of the picture
+                and clip processors (`num_frames`, `fps`, `size`, ...), also grouped as `text_kwargs`,
+                `images_kwargs` and `videos_kwargs`.
+
+        Raises:
+            PromptError: Arguments in another order, or placeholders and media that do not agree.
+            CapacityError: Truncation would cut visual tokens.
+            ConfigError: An unknown keyword.
+        """
+        refuse_swapped(text, images, videos, (self.image_token, self.video_token))
+        call = read_call(
+            kwargs,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            return_tensors=return_tensors,
+        )
+        return self._inputs(self._texts(text), images, videos, call)
+
+    def _texts(self, text: str | Sequence[str] | None) -> list[Rendered]:
+        return [Rendered(text=one) for one in ([text] if isinstance(text, str) else text or [])]
+
+    def _inputs(
+        self, texts: Sequence[Rendered], images: object, videos: object, call: CallOptions
+    ) -> BatchFeature:
+        if not texts and images is None and videos is None:
+            raise PromptError("nothing was given; pass text, images or videos")
+        data: dict[str, object] = {}
+        tokens: dict[MediumKind, list[int]] = {"image": [], "video": []}
+        if images is not None:
+            data |= self.image_processor(images, return_tensors=call.return_tensors, **call.images)
+            settings, pinpoints = call.picture_settings(self.image_processor)
+            sizes = (Size(*map(int, size)) for size in cast(Sequence[Sequence[int]], data["image_sizes"]))
+            tokens["image"] = [self.image_tokens(size, settings, pinpoints) for size in sizes]
+        if videos is not None:
+            data |= self.video_processor(videos, return_tensors=call.return_tensors, **call.videos)
+            clips = cast("Sequence[np.ndarray]", data["pixel_values_videos"])
+            tokens["video"] = [self.video_tokens(len(clip), Size(*clip.shape[-2:])) for clip in clips]
+        if texts:
+            data = {**self._text_inputs(texts, tokens, call), **data}
+        return BatchFeature(data)
+
+    def _text_inputs(
+        self, texts: Sequence[Rendered], tokens: Mapping[MediumKind, list[int]], call: CallOptions
+    ) -> dict[str, object]:
+        self._check([one.text for one in texts], {kind: len(counts) for kind, counts in tokens.items()})
+        waiting = {kind: iter(counts) for kind, counts in tokens.items()}
+        prompts = [self._encoded(one, waiting, call) for one in texts]
+        rows: dict[str, list[list[int]]] = {
+            "input_ids": [list(prompt.ids) for prompt in prompts],
+            "attention_mask": [[1] * len(prompt.ids) for prompt in prompts],
+        }
+        if call.mark_spoken:
+            rows["assistant_masks"] = [list(map(int, prompt.spoken)) for prompt in prompts]
+        if call.return_mm_token_type_ids:
+            kinds = {self.image_token_id: 1, self.video_token_id: 2}
+            rows["mm_token_type_ids"] = [[kinds.get(token, 0) for token in prompt.ids] for prompt in prompts]
+        lengths = [len(prompt.ids) for prompt in prompts]
+        length = padded_length(
+            lengths, padding=call.padding, max_length=call.max_length, multiple=call.pad_to_multiple_of
+        )
+        if length is None and call.return_tensors is not None and len(set(lengths)) > 1:
+            raise PromptError(
+                f"the texts have {min(lengths)} to {max(lengths)} tokens; pass padding=True to batch them"
+            )
+        if length is not None:
+            rows = {name: self._padded(name, values, length, call) for name, values in rows.items()}
+        make: Callable[[list[list[int]]], object] = {"pt": torch.tensor, "np": np.array}.get(
+            call.return_tensors or "", lambda values: values
+        )
+        return {name: make(values) for name, values in rows.items()}
+
+    def _padded(self, name: str, rows: list[list[int]], length: int, call: CallOptions) -> list[list[int]]:
+        filler = self.tokenizer.pad_token_id if name == "input_ids" else 0
+        if filler is None:
+            raise ConfigError("the tokenizer has no padding token; set processor.tokenizer.pad_token")
+        side: Side = call.padding_side or self.tokenizer.padding_side
+        return [padded(row, length, filler, side) for row in rows]
+
+    def _encoded(
+        self, one: Rendered, waiting: Mapping[MediumKind, Iterator[int]], call: CallOptions
+    ) -> Prompt:
+        special = call.add_special_tokens
+        if special is None:
+            # A template that writes the first special token itself would get it twice.
+            special = not (call.from_template and one.text.startswith(self.tokenizer.bos_token or "\0"))
+        prompt = encoded(
+            self.tokenizer,
+            one.text,
+            placeholders=self._placeholders,
+            tokens=waiting,
+            add_special_tokens=special,
+            spoken=one.spoken,
+        )
+        if not call.truncation:
+            return prompt
+        return truncated(
+            prompt,
+            room=call.max_length or self.tokenizer.model_max_length,
+            side=self.tokenizer.truncation_side,
+            tokenizer=self.tokenizer,
+            special=special,
+        )
+
+    def _check(self, texts: Sequence[str], given: Mapping[MediumKind, int]) -> None:
+        found: dict[MediumKind, int] = {
+            kind: sum(text.count(token) for text in texts) for kind, token in self._placeholders.text.items()
+        }
+        check_counts(self._placeholders.text, found, given)
+
+    def apply_chat_template(
+        self,
+        conversation: object,
+        chat_template: str | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        return_assistant_tokens_mask: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: object = "auto",
+        processor_kwargs: Mapping[str, object] | None = None,
+        **kwargs: object,
+    ) -> str | list[str] | BatchFeature | object:
+        """A conversation, or a list of them, as prompts or (`tokenize=True`) as ids and pixels.
+
+        Messages are spelled as Hugging Face, OpenAI or LLaVA do; media in them are paths, URLs, bytes,
+        arrays or Pillow pictures. Clips in files are looked at in 8 moments, unless `num_frames`, `fps` or
+        `sampler` say otherwise, here or in `processor_kwargs`.
+
+        Args:
+            conversation: The messages.
+            chat_template: A template, or the name of one: the processor's or one of the package.
+            add_generation_prompt: End with the beginning of the assistant's next turn.
+            continue_final_message: Leave the last turn open, for the assistant to go on with it.
+            return_assistant_tokens_mask: With `tokenize` and `return_dict`, also give `assistant_masks`: 1
+                where the assistant spoke.
+            tokenize: Give ids (and with `return_dict` everything that the model takes).
+            return_tensors: `pt` (`auto`), `np`, or None for lists.
+            processor_kwargs: What `__call__` takes.
+            kwargs: The same, or variables of the template.
+
+        Raises:
+            PromptError: Messages, template and media that do not agree.
+        """
+        batched = _is_batch(conversation)
+        conversations = cast("Sequence[object]", conversation) if batched else [conversation]
+        template = pick_template(chat_template, self.chat_template)
+        call, variables = CallOptions.split(template, {**(processor_kwargs or {}), **kwargs})
+        turns = [read_messages(one) for one in conversations]
+        prompts = [
+            render(
+                template,
+                one,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                mark_spoken=return_assistant_tokens_mask,
+                variables={**self.tokenizer.special_tokens_map, **variables},
+            )
+            for one in turns
+        ]
+        if not tokenize:
+            return [one.text for one in prompts] if batched else prompts[0].text
+        images, videos = call.pop("images", None), call.pop("videos", None)
+        options = read_call(
+            call,
+            return_tensors="pt" if return_tensors == "auto" else return_tensors,
+            mark_spoken=return_assistant_tokens_mask,
+            from_template=True,
+        )
+        inputs = self._inputs(
+            prompts,
+            images if images is not None else _sources(turns, Image),
+            videos if videos is not None else _sources(turns, Video),
+            options,
+        )
+        return inputs if return_dict else inputs["input_ids"]
+
+    def prepare(
+        self, turns: Sequence[Turn], media: Sequence[Clip | Picture], *, add_generation_prompt: bool = True
+    ) -> ModelInputs:
+        """One conversation whose media were read, as ids with promises of pixels.
+
+        `media` are in the order in which the turns name them. The pixels are made when `Medium.load` asks.
+
+        Raises:
+            PromptError: Turns and media that do not agree.
+        """
+        return self._prepared(turns, media, add_generation_prompt=add_generation_prompt, mark=False)[0]
+
+    def prepare_spoken(
+        self, turns: Sequence[Turn], media: Sequence[Clip | Picture]
+    ) -> tuple[ModelInputs, tuple[bool, ...]]:
+        """Like `prepare` for a finished conversation, and for each id whether the assistant said it.
+
+        Raises:
+            PromptError: Turns and media that do not agree, or a template that does not mark what was said.
+        """
+        return self._prepared(turns, media, add_generation_prompt=False, mark=True)
+
+    def _prepared(
+        self,
+        turns: Sequence[Turn],
+        media: Sequence[Clip | Picture],
+        *,
+        add_generation_prompt: bool,
+        mark: bool,
+    ) -> tuple[ModelInputs, tuple[bool, ...]]:
+        one = render(
+            pick_template(None, self.chat_template),
+            turns,
+            add_generation_prompt=add_generation_prompt,
+            mark_spoken=mark,
+            variables=self.tokenizer.special_tokens_map,
+        )
+        clips = [medium for medium in media if isinstance(medium, Clip)]
+        pictures = [medium for medium in media if isinstance(medium, Picture)]
+        self._check([one.text], {"image": len(pictures), "video": len(clips)})
+        moving, still = self.video_processor.settings(), self.image_processor.settings()
+        pinpoints = self.image_processor.pinpoints
+        tokens: dict[MediumKind, Iterator[int]] = {
+            "image": (
+                self.image_tokens(Size(one.image.height, one.image.width), still, pinpoints)
+                for one in pictures
+            ),
+            "video": (
+                self.video_tokens(len(clip.frames), moving.seen(Size(*clip.frames.shape[1:3])))
+                for clip in clips
+            ),
+        }
+        prompt = self._encoded(one, tokens, CallOptions(from_template=True))
+        next_clip, next_picture = iter(clips), iter(pictures)
+        promised: list[Medium] = [
+            promised_clip(next(next_clip), span, moving)
+            if span.kind == "video"
+            else promised_picture(next(next_picture), span, still, pinpoints)
+            for span in prompt.spans
+        ]
+        return ModelInputs(ids=prompt.ids, media=tuple(promised)), prompt.spoken
+
+    def decode(self, *args: object, **kwargs: object) -> str:
+        """The tokenizer's `decode`."""
+        return self.tokenizer.decode(*args, **kwargs)
+
+    def batch_decode(self, *args: object, **kwargs: object) -> list[str]:
+        """The tokenizer's `batch_decode`."""
+        return self.tokenizer.batch_decode(*args, **kwargs)
+
+    def post_process_image_text_to_text(
+        self, generated_outputs: object, skip_special_tokens: bool = True, **kwargs: object
+    ) -> list[str]:
+        """The texts of generated ids, under the name that pipelines call."""
+        return self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+
+
+class AutoProcessor:
+    """Stands in for transformers' class of that name in code that was written for it."""
+
+    @staticmethod
+    def from_pretrained(name: str | os.PathLike[str], **kwargs: object) -> LlavaNextVideoProcessor:
+        """The `LlavaNextVideoProcessor` of a checkpoint."""
+        return LlavaNextVideoProcessor.from_pretrained(name, **kwargs)
+
+
+def _is_batch(conversation: object) -> bool:
+    return (
+        isinstance(conversation, list | tuple)
+        and bool(conversation)
+        and isinstance(conversation[0], list | tuple)
+    )
+
+
+def _sources(turns: Sequence[Sequence[Turn]], kind: type[Image] | type[Video]) -> list[object] | None:
+    """The media of that kind in the messages; None if there are none."""
+    sources = [
+        part.source
+        for conversation in turns
+        for turn in conversation
+        for part in turn.media
+        if isinstance(part, kind)
+    ]
+    given = [source for source in sources if source is not None]
+    return given or None

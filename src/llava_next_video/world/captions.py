@@ -37,7 +37,9 @@ def caption(scene: Scene, *, detailed: bool = False) -> str:
         return f"The {medium} is empty."
     if detailed:
         count = len(scene.things)
-        sentences = [f"There {'is' if count == 1 else 'are'} {_NUMBERS[count]} object{'s' if count > 1 else ''}."]
+        sentences = [
+            f"There {'is' if count == 1 else 'are'} {_NUMBERS[count]} object{'s' if count > 1 else ''}."
+        ]
         for ordinal, thing in zip(_ORDINALS, scene.things, strict=False):
             sentences.append(f"The {ordinal} is {_article(thing)}.")
             if not scene.still:

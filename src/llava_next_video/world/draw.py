@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -89,12 +89,13 @@ def wear(
 
     height, width = frames.shape[-2:]
     if height % 2 == 0 and width % 2 == 0:
-        light = (frames * torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)).sum(2, keepdim=True)
-        blocks = (frames - light).unflatten(-1, (width // 2, 2)).unflatten(-3, (height // 2, 2))
-        coarse = blocks.mean((-3, -1), keepdim=True).expand_as(blocks).flatten(-4, -3).flatten(-2)
-        frames = torch.lerp(frames, light + coarse, (drawn(0, 1) < 0.5).float())
+        weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)
+        light = (frames * weights).sum(2, keepdim=True)
+        blocks = (frames - light).view(*frames.shape[:3], height // 2, 2, width // 2, 2)
+        coarse = blocks.mean((-3, -1), keepdim=True).expand_as(blocks).reshape(frames.shape)
+        frames = torch.lerp(frames, light + coarse, (drawn(0.0, 1.0) < 0.5).float())
     noise = torch.randn(frames.shape, generator=generator, device=device)
-    return (frames * drawn(0.94, 1.06) + drawn(-0.03, 0.03) + noise * drawn(0, 0.03)).clamp_(0, 1)
+    return (frames * drawn(0.94, 1.06) + drawn(-0.03, 0.03) + noise * drawn(0.0, 0.03)).clamp_(0, 1)
 
 
 def _states(
@@ -110,7 +111,13 @@ def _states(
             rows.append((index, layer))
             numbers.append([(s.x, s.y, s.radius, float(s.visible)) for s in states])
             paints.append([s.rgb for s in states])
-            kinds.append((SHAPES.index(thing.shape), TEXTURES.index(thing.texture) if scene.fine else -1, thing.rotation))
+            kinds.append(
+                (
+                    SHAPES.index(thing.shape),
+                    TEXTURES.index(thing.texture) if scene.fine else -1,
+                    thing.rotation,
+                )
+            )
     return rows, numbers, paints, kinds
 
 
@@ -127,14 +134,16 @@ def _grounds(
         if ground.kind == "gradient":
             share[index, 0] = (math.cos(ground.angle) * across + math.sin(ground.angle) * along) / 1.42 + 0.5
         elif ground.kind == "noise":
-            speckles = np.random.default_rng(ground.seed).random((1, 1, _SPECKLES, _SPECKLES), dtype=np.float32)
+            speckles = np.random.default_rng(ground.seed).random(
+                (1, 1, _SPECKLES, _SPECKLES), dtype=np.float32
+            )
             share[index] = functional.interpolate(torch.from_numpy(speckles), tuple(size), mode="bilinear")[0]
     return first + share * (second - first)
 
 
 def _shade(
-    right: Float[Tensor, "things times height width"],
-    down: Float[Tensor, "things times height width"],
+    right: Float[Tensor, "things times 1 width"],
+    down: Float[Tensor, "things times height 1"],
     textures: Sequence[int],
 ) -> Float[Tensor, "things times height width"] | None:
     """Brightness of fine patterns (as dark on average as their plain rival), or None in scenes without."""
@@ -175,7 +184,6 @@ def _distance(
     far = torch.hypot(x, y)
     inner_x, inner_y = 0.42 * math.cos(part), 0.42 * math.sin(part)
     length = math.hypot(inner_y, 1 - inner_x)
-    return (
-        (far * around.cos() - 1.18 * radius) * (inner_y / length)
-        + far * around.sin() * ((1 - inner_x) / length)
+    return (far * around.cos() - 1.18 * radius) * (inner_y / length) + far * around.sin() * (
+        (1 - inner_x) / length
     )

@@ -1,7 +1,7 @@
 """Random scenes, one seed each.
 
-Draws scenes in which everything that the questions name can be told apart: things differ in colour or shape, stand
-out from the ground, stay inside the frame and do not cover each other.
+Draws scenes in which everything that the questions name can be told apart: things differ in colour or shape,
+stand out from the ground, stay inside the frame and do not cover each other.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def random_scene(
 ) -> Scene:
     """A scene with 0 to 3 things; `kind` makes all of them do the same (an action, or `then`).
 
-    Without `things` a scene in twenty-five is empty. Two or three things act one after the other in a fifth of
-    the moving scenes.
+    Without `things` a scene in twenty-five is empty. Two or three things act one after the other in a fifth
+    of the moving scenes.
 
     Raises:
         ConfigError: More than three things, or an unknown kind.
@@ -147,7 +147,9 @@ def _paint(rng: random.Random, level: float, tint: float) -> Rgb:
     return red, green, blue
 
 
-def _random_thing(rng: random.Random, aspect: float, still: bool, kind: Kind | None, turn: int | None) -> Thing:
+def _random_thing(
+    rng: random.Random, aspect: float, still: bool, kind: Kind | None, turn: int | None
+) -> Thing:
     """A thing anywhere inside the frame; `turn` 0 moves in the first half, 1 in the second, 2 never."""
     colour, shape = rng.choice(tuple(COLOURS)), rng.choice(SHAPES)
     if still:
@@ -207,11 +209,11 @@ def _steps(rng: random.Random, kind: Kind, begin: float, end: float, colour: str
         amount = rng.uniform(1.9, 2.3) if kind == "grow" else rng.uniform(0.4, 0.5)
         return (Step(action=_action(kind), begin=begin, end=end, amount=amount),)
     moment = rng.uniform(0.3, 0.68)
-    around = {"begin": moment - 0.01, "end": moment + 0.01}
+    step = Step(action=_action(kind), begin=moment - 0.01, end=moment + 0.01)
     if kind == "recolour":
         other = rng.choice([c for c in COLOURS if c != colour])
-        return (Step(action="recolour", colour=other, rgb=random_rgb(rng, other), **around),)
-    return (Step(action=_action(kind), **around),)
+        step = replace(step, colour=other, rgb=random_rgb(rng, other))
+    return (step,)
 
 
 def _action(kind: Kind) -> Action:
@@ -221,7 +223,10 @@ def _action(kind: Kind) -> Action:
 def _fits(thing: Thing, others: Sequence[Thing], aspect: float) -> bool:
     """Whether a thing never shares both colour and shape with another one, and never touches it."""
     for other in others:
-        if thing.shape == other.shape and {thing.colour, thing.final_colour} & {other.colour, other.final_colour}:
+        if thing.shape == other.shape and {thing.colour, thing.final_colour} & {
+            other.colour,
+            other.final_colour,
+        }:
             return False
         for time in _CHECKED_TIMES:
             a, b = thing.at(time), other.at(time)

@@ -1,7 +1,7 @@
 """Questions about a scene, with the one answer that its truth gives.
 
-Every family is a function that offers only what is unambiguous in this scene; a question that could be answered
-in two ways is never asked.
+Every family is a function that offers only what is unambiguous in this scene; a question that could be
+answered in two ways is never asked.
 """
 
 from __future__ import annotations
@@ -69,7 +69,13 @@ def _put(scene: Scene, rng: random.Random, wording: str, **words: str) -> str:
 
 
 def _ask(
-    family: Family, wording: str, answer: str, rivals: tuple[str, ...], scene: Scene, rng: random.Random, **words: str
+    family: Family,
+    wording: str,
+    answer: str,
+    rivals: tuple[str, ...],
+    scene: Scene,
+    rng: random.Random,
+    **words: str,
 ) -> Question:
     return Question(family=family, text=_put(scene, rng, wording, **words), answer=answer, rivals=rivals)
 
@@ -140,7 +146,7 @@ def _positions(scene: Scene, rng: random.Random) -> Iterator[Question]:
             continue
         side = rng.choice(tuple(SIDES))
         axis, sign = SIDES[side]
-        ranked = sorted(shown, key=lambda t: -sign * (t.at(time).x, t.at(time).y)[axis])  # noqa: B023
+        ranked = sorted(shown, key=lambda t: -sign * (t.at(time).x, t.at(time).y)[axis])
         first, second = ((t.at(time).x, t.at(time).y)[axis] for t in ranked[:2])
         if abs(first - second) > _SIDE_MARGIN:
             names = tuple(f"the {t.name}" for t in scene.things)
@@ -186,7 +192,10 @@ def _alike(one: Thing, other: Thing) -> bool:
 
     What moves up and left also moves left; what bounces moves to both sides; what grows also stays still.
     """
-    ways = [{word for action in thing.actions for word in action.split() if word in HEADING} for thing in (one, other)]
+    ways = [
+        {word for action in thing.actions for word in action.split() if word in HEADING}
+        for thing in (one, other)
+    ]
     if "bounce" in one.actions + other.actions:
         return one.actions == other.actions or bool(ways[0] or ways[1])
     if ways[0] or ways[1]:
@@ -231,8 +240,12 @@ def _example(*steps: Step) -> Thing:
 
 
 _EXAMPLES = (
-    *(_example(Step(action=action, begin=0, end=1)) for action in ACTIONS if action not in ("still", "recolour")),
-    *(_example(Step(action="recolour", begin=0, end=1, colour=colour)) for colour in COLOURS),
+    *(
+        _example(Step(action=action, begin=0.0, end=1.0))
+        for action in ACTIONS
+        if action not in ("still", "recolour")
+    ),
+    *(_example(Step(action="recolour", begin=0.0, end=1.0, colour=colour)) for colour in COLOURS),
     _example(),
 )
 _OFFERS: tuple[Callable[[Scene, random.Random], Iterator[Question]], ...] = (

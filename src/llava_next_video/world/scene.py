@@ -1,12 +1,13 @@
 """Scenes of coloured shapes, and the truth about them.
 
-Pure Python: knows nothing about pixels or words beyond the names of colours, shapes and actions. Places are in
-units of the frame (x to the right, y down, both 0 to 1), radii in units of the square root of its area, times
-run from 0 to 1 over the clip.
+Pure Python: knows nothing about pixels, or words beyond the names of colours, shapes and actions. Places are
+in units of the frame (x to the right, y down, both 0 to 1), radii in units of the square root of its area,
+times run from 0 to 1 over the clip.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -159,5 +160,5 @@ class Scene:
     def movers(self) -> tuple[Thing, ...]:
         """Things that act one after the other, first to last; empty unless their times do not overlap."""
         acting = sorted((thing for thing in self.things if thing.steps), key=lambda t: t.steps[0].begin)
-        apart = all(a.steps[-1].end <= b.steps[0].begin for a, b in zip(acting, acting[1:], strict=False))
+        apart = all(a.steps[-1].end <= b.steps[0].begin for a, b in itertools.pairwise(acting))
         return tuple(acting) if len(acting) > 1 and apart else ()

@@ -29,7 +29,8 @@ def random(
     """Write a checkpoint with random weights, a tokenizer and processor files, in the hub layout."""
     from llava_next_video.convert import PRESETS, write_random
 
-    if preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    written = write_random(out, PRESETS[preset], seed=seed, dtype=dtype)
+    shapes = {str(name): shape for name, shape in PRESETS.items()}
+    if preset not in shapes:
+        raise ConfigError(f"unknown preset {preset!r}; known: {', '.join(shapes)}")
+    written = write_random(out, shapes[preset], seed=seed, dtype=dtype)
     typer.echo(f"{out}: {written.parameters:,} random parameters, {written.size_bytes:,} bytes", err=True)

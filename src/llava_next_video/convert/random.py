@@ -19,7 +19,7 @@ from llava_next_video.convert.presets import Preset
 from llava_next_video.convert.tokenizer import IMAGE, SMALL_TALK, VIDEO, byte_level_bpe
 from llava_next_video.errors import CheckpointError, ConfigError
 from llava_next_video.model import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
-from llava_next_video.model.layouts import to_hub_key
+from llava_next_video.model.layouts import on_hub
 from llava_next_video.processing import (
     LlavaNextImageProcessor,
     LlavaNextVideoImageProcessor,
@@ -75,7 +75,7 @@ def _write(folder: Path, preset: Preset, seed: int, dtype: torch.dtype) -> Writt
     config.architectures = [LlavaNextVideoForConditionalGeneration.__name__]
     with torch.device("meta"):
         model = LlavaNextVideoForConditionalGeneration(config)
-    shapes = {to_hub_key(key): value.shape for key, value in model.state_dict().items()}
+    shapes = {on_hub(key): value.shape for key, value in model.state_dict().items()}
     config.save_pretrained(folder)
     _processor(preset, tokenizer).save_pretrained(folder)
     GenerationConfig(
@@ -156,6 +156,7 @@ def _write_weights(folder: Path, shapes: dict[str, torch.Size], seed: int, dtype
     for name, keys in zip(names, shards, strict=True):
         tensors = {key: _draw(key, shapes[key], seed).to(dtype) for key in keys}
         save_file(tensors, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod((folder / "config.json").stat().st_mode)  # save_file lets only its user read
     if len(shards) > 1:
         total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
         where = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}

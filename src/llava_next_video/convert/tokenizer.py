@@ -10,11 +10,13 @@ from transformers import PreTrainedTokenizerFast
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 VIDEO, IMAGE = "<video>", "<image>"
 
-SMALL_TALK = """What happens in this video? Describe the video in detail. Why is this video funny? What is shown
-in this image? Please provide a detailed description of the video, focusing on the main subjects, their actions,
-and the background scenes. A chat between a curious user and an artificial intelligence assistant. The assistant
-gives helpful, detailed, and polite answers to the user's questions. How many objects are there? Which way does
-the red circle move? What color is the square? Is there a person in the video? The camera moves to the left."""
+SMALL_TALK = """\
+What happens in this video? Describe the video in detail. Why is this video funny? What is shown in
+this image? Please provide a detailed description of the video, focusing on the main subjects, their
+actions, and the background scenes. A chat between a curious user and an artificial intelligence
+assistant. The assistant gives helpful, detailed, and polite answers to the user's questions. How
+many objects are there? Which way does the red circle move? What color is the square? Is there a
+person in the video? The camera moves to the left."""
 
 
 def byte_level_bpe(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -1,0 +1,6 @@
+"""The front door: load a model, ask it about videos."""
+
+from llava_next_video.assistant.answers import Answer, Usage
+from llava_next_video.assistant.assistant import VideoAssistant
+
+__all__ = ["Answer", "Usage", "VideoAssistant"]

@@ -1,0 +1,105 @@
+"""A checkpoint name and the user's wishes, made into a network."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields
+from os import PathLike
+from typing import Literal, cast, get_args
+
+import torch
+
+from llava_next_video.assistant.reference import Network, ReferenceNetwork
+from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
+from llava_next_video.errors import ConfigError, SamplingError
+from llava_next_video.model import LlavaNextVideoForConditionalGeneration
+from llava_next_video.processing import LlavaNextVideoProcessor
+
+DType = Literal["float32", "bfloat16", "float16"]
+TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_network(
+    name: str | PathLike[str],
+    processor: LlavaNextVideoProcessor,
+    *,
+    device: str | None,
+    dtype: str | None,
+    quantize: str | None,
+    reference: bool,
+) -> Network:
+    """The engine with the weights of that checkpoint, or the reference network itself.
+
+    Raises:
+        CheckpointError: The folder is missing, incomplete, corrupt or unsafe.
+        ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
+    """
+    place = _device(device)
+    if dtype is not None and dtype not in get_args(DType):
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(get_args(DType))}")
+    if quantize not in (None, "int8"):
+        raise ConfigError(f"unknown quantisation {quantize!r}; known: int8")
+    reference = reference or place.type != "cpu"
+    if quantize is not None and reference:
+        raise ConfigError(f"quantize={quantize!r} is the engine's, on a CPU; the reference network has none")
+    if reference:
+        numbers = TORCH[dtype] if dtype else torch.float32 if place.type == "cpu" else "auto"
+    else:
+        numbers = TORCH[dtype] if dtype else torch.float32
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, dtype=numbers)
+    agree_on_placeholders(model, processor)
+    tokens = len(processor.tokenizer)
+    if reference:
+        pad = processor.tokenizer.pad_token_id
+        return ReferenceNetwork(model=model.eval().to(place), tokens=tokens, pad_token_id=pad or 0)
+    settings = EngineSettings(
+        dtype=cast(DType, dtype) if dtype else "auto", quantize="int8" if quantize else "none"
+    )
+    return Engine.from_model(model, settings, tokens=tokens, consume=True)
+
+
+def agree_on_placeholders(
+    model: LlavaNextVideoForConditionalGeneration, processor: LlavaNextVideoProcessor
+) -> None:
+    """Give the model the tokenizer's placeholder ids, with one warning where the config had others.
+
+    The processor writes the tokenizer's ids into prompts, so a config that disagrees would find no
+    placeholder (the 34B checkpoints were published that way).
+    """
+    told = {"image": model.config.image_token_id, "video": model.config.video_token_id}
+    true = {"image": processor.image_token_id, "video": processor.video_token_id}
+    if told == true:
+        return
+    warnings.warn(
+        f"config.json has placeholder ids {told}, the tokenizer {true}; the tokenizer's are used",
+        stacklevel=2,
+    )
+    model.config.image_token_id = true["image"]
+    model.config.video_token_id = true["video"]
+
+
+def options_from(sampling: Mapping[str, object]) -> SamplingOptions:
+    """Generation settings by name.
+
+    Raises:
+        SamplingError: An unknown name (with the nearest known one), or a value out of range.
+    """
+    known = [option.name for option in fields(SamplingOptions)]
+    for name in sampling:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise SamplingError(f"unknown setting {name!r}; {hint}known: {', '.join(known)}")
+    stop = sampling.get("stop", ())
+    return SamplingOptions(**{**sampling, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})  # type: ignore[arg-type]
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not usable here; try cpu, cuda or cuda:0") from error

@@ -1,8 +1,9 @@
 """A conversation to what the model eats: ids and pixels."""
 
+from llava_next_video.processing.auto import AutoProcessor
 from llava_next_video.processing.chat import TEMPLATE_NAMES, TemplateName, chat_template
 from llava_next_video.processing.image import LlavaNextImageProcessor
-from llava_next_video.processing.processor import AutoProcessor, LlavaNextVideoProcessor
+from llava_next_video.processing.processor import LlavaNextVideoProcessor
 from llava_next_video.processing.video import LlavaNextVideoImageProcessor, LlavaNextVideoVideoProcessor
 
 __all__ = [

@@ -91,8 +91,11 @@ def read_call(
     Raises:
         ConfigError: An unknown keyword, or a value that cannot be honoured.
     """
-    grouped = {group: cast(Mapping[str, object], kwargs.get(group) or {}) for group in GROUPS}
-    flat = {**named, **{name: value for name, value in kwargs.items() if name not in GROUPS}}
+    grouped = {group: dict(cast(Mapping[str, object], kwargs.get(group) or {})) for group in GROUPS}
+    flat: dict[str, object] = {
+        **named,
+        **{name: value for name, value in kwargs.items() if name not in GROUPS},
+    }
     for name in [*flat, *(name for group in grouped.values() for name in group)]:
         if name not in KNOWN:
             raise _unknown(name)
@@ -108,7 +111,7 @@ def read_call(
         truncation=_truncation(text.get("truncation")),
         max_length=cast("int | None", text.get("max_length")),
         return_tensors=read_tensor_kind(text.get("return_tensors", "pt")),
-        padding_side=cast("Side | None", side),
+        padding_side=side,
         add_special_tokens=cast("bool | None", text.get("add_special_tokens")),
         pad_to_multiple_of=cast("int | None", text.get("pad_to_multiple_of")),
         return_mm_token_type_ids=bool(text.get("return_mm_token_type_ids", False)),

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from llava_next_video.errors import PromptError
-from llava_next_video.messages import Turn, as_chat
+from llava_next_video.messages import Image, Turn, Video, as_chat
 
 TemplateName = Literal["vicuna", "mistral", "chatml", "chatml_direct", "qwen", "plain"]
 TEMPLATE_NAMES: tuple[TemplateName, ...] = get_args(TemplateName)
@@ -99,3 +99,19 @@ def render(
     except (TemplateError, ValueError) as error:
         raise PromptError(f"the chat template cannot render this conversation: {error}") from error
     return Rendered(text=texts[0], spoken=tuple(tuple(span) for span in spans[0]) if mark_spoken else ())
+
+
+def is_batch(conversation: object) -> bool:
+    """Whether these are several conversations, not the messages of one."""
+    return (
+        isinstance(conversation, list | tuple)
+        and bool(conversation)
+        and isinstance(conversation[0], list | tuple)
+    )
+
+
+def sources(turns: Sequence[Sequence[Turn]], kind: type[Image] | type[Video]) -> list[object] | None:
+    """The media of that kind in the messages; None if there are none."""
+    media = [part for conversation in turns for turn in conversation for part in turn.media]
+    given = [part.source for part in media if isinstance(part, kind) and part.source is not None]
+    return given or None

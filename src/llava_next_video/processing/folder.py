@@ -98,9 +98,9 @@ def _from_tower(config: Json) -> Json:
 
 def _chat_template(source: _Source, processor: Json) -> str | dict[str, str] | None:
     templates = source.templates()
-    default = source.text("chat_template.jinja")
+    default: object = source.text("chat_template.jinja")
     if default is None:
-        default = source.json("chat_template.json").get("chat_template") or processor.get("chat_template")  # type: ignore[assignment]
+        default = source.json("chat_template.json").get("chat_template") or processor.get("chat_template")
     if isinstance(default, str):
         templates["default"] = default
     elif isinstance(default, Mapping):

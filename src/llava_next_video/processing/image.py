@@ -38,6 +38,7 @@ class LlavaNextImageProcessor(Configured):
     type_key = "image_processor_type"
     saved_as = "LlavaNextImageProcessor"
     file_name = "preprocessor_config.json"
+    do_pad: bool
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The parts of a processor out of a checkpoint, made to agree with its config.json."""
+"""The parts of a processor, out of a checkpoint folder and into one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -24,6 +25,13 @@ OWN = (
     "spatial_pool_mode",
     "video_newline",
 )
+USUAL: Mapping[str, object] = {
+    "spatial_pool_stride": 2,
+    "spatial_pool_mode": "average",
+    "video_newline": "no_token",
+}
+"""Settings that transformers' files do not know, and what they are unless said otherwise."""
+
 TOKENIZER = ("padding_side", "truncation_side", "use_fast")
 
 
@@ -73,6 +81,30 @@ def load_parts(name: str | os.PathLike[str], kwargs: Mapping[str, object]) -> di
         **told,
         **{key: value for key, value in given.items() if key not in TOKENIZER},
     }
+
+
+def save_parts(
+    save_directory: str | os.PathLike[str],
+    settings: Mapping[str, object],
+    chat_template: str | Mapping[str, str] | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[str]:
+    """Write settings, chat templates and tokenizer into a folder, which is made; gives the paths."""
+    folder = Path(save_directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = list(tokenizer.save_pretrained(folder))
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    written.append(str(path))
+    templates = {"default": chat_template} if isinstance(chat_template, str) else chat_template or {}
+    for name, template in templates.items():
+        where = folder / "chat_template.jinja"
+        if name != "default":
+            where = folder / "additional_chat_templates" / f"{Path(name).name}.jinja"
+            where.parent.mkdir(exist_ok=True)
+        where.write_text(template, encoding="utf-8")
+        written.append(str(where))
+    return written
 
 
 def load_tokenizer(name: str | os.PathLike[str], **options: object) -> PreTrainedTokenizerBase:

@@ -178,7 +178,8 @@ def _normalised(tiles: Sequence[Pixels], settings: PixelSettings) -> Tiles:
         levels = levels * settings.rescale
     table = np.repeat(levels.astype(np.float32)[None], 3, axis=0)
     if settings.mean is not None and settings.std is not None:
-        table = (table - np.float32(settings.mean)[:, None]) / np.float32(settings.std)[:, None]
+        mean, std = (np.array(values, dtype=np.float32)[:, None] for values in (settings.mean, settings.std))
+        table = (table - mean) / std
     pixels = np.empty((len(tiles), 3, *tiles[0].shape[:2]), dtype=np.float32)
     for place, tile in zip(pixels, tiles, strict=True):
         for channel in range(3):

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self, cast
 
 import numpy as np
-import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from llava_next_video.errors import ConfigError, PromptError
-from llava_next_video.geometry import NewlineMode, PoolMode, image_layout, video_layout
-from llava_next_video.inputs import Medium, MediumKind, ModelInputs
+from llava_next_video.geometry import NewlineMode, PoolMode
+from llava_next_video.inputs import MediumKind, ModelInputs
 from llava_next_video.media import Clip, Picture
 from llava_next_video.messages import Image, Turn, Video, read_messages
 from llava_next_video.processing.call import CallOptions, read_call, refuse_swapped
-from llava_next_video.processing.chat import Rendered, pick_template, render
+from llava_next_video.processing.chat import Rendered, is_batch, pick_template, render, sources
+from llava_next_video.processing.counting import Counting
 from llava_next_video.processing.image import LlavaNextImageProcessor
-from llava_next_video.processing.loading import load_parts
-from llava_next_video.processing.pictures import tile_side
-from llava_next_video.processing.promise import promised_clip, promised_picture
-from llava_next_video.processing.prompt import (
-    Prompt,
-    Side,
-    check_counts,
-    encoded,
-    find_placeholders,
-    padded,
-    padded_length,
-    truncated,
-)
-from llava_next_video.processing.settings import PixelSettings
+from llava_next_video.processing.loading import OWN, USUAL, load_parts, save_parts
+from llava_next_video.processing.promise import Promises
+from llava_next_video.processing.prompt import find_placeholders
+from llava_next_video.processing.text import text_inputs
 from llava_next_video.processing.video import LlavaNextVideoImageProcessor
 from llava_next_video.size import Size
 
@@ -120,66 +109,30 @@ class LlavaNextVideoProcessor:
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
         """Write the processor as transformers 5 does: one nested JSON, the chat template, the tokenizer."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = list(self.tokenizer.save_pretrained(folder))
-        path = folder / "processor_config.json"
-        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        written.append(str(path))
-        templates = self.chat_template if isinstance(self.chat_template, dict) else {}
-        if isinstance(self.chat_template, str):
-            templates = {"default": self.chat_template}
-        for name, template in templates.items():
-            where = folder / "chat_template.jinja"
-            if name != "default":
-                where = folder / "additional_chat_templates" / f"{Path(name).name}.jinja"
-                where.parent.mkdir(exist_ok=True)
-            where.write_text(template, encoding="utf-8")
-            written.append(str(where))
-        return written
+        return save_parts(save_directory, self.to_dict(), self.chat_template, self.tokenizer)
 
     def to_dict(self) -> dict[str, object]:
-        """The settings by name, as they are saved."""
-        values: dict[str, object] = {
+        """The settings by name, as they are saved; what is as usual in the family is left out."""
+        own = {name: getattr(self, name) for name in OWN}
+        return {
             "processor_class": "LlavaNextVideoProcessor",
             "image_processor": self.image_processor.to_dict(),
             "video_processor": self.video_processor.to_dict(),
-            "image_token": self.image_token,
-            "video_token": self.video_token,
-            "patch_size": self.patch_size,
-            "vision_feature_select_strategy": self.vision_feature_select_strategy,
-            "num_additional_image_tokens": self.num_additional_image_tokens,
+            **{name: value for name, value in own.items() if value is not None and value != USUAL.get(name)},
         }
-        pooling = {"spatial_pool_stride": 2, "spatial_pool_mode": "average", "video_newline": "no_token"}
-        values.update(
-            {name: getattr(self, name) for name, usual in pooling.items() if getattr(self, name) != usual}
-        )
-        return {name: value for name, value in values.items() if value is not None}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True)}"
 
-    def image_tokens(self, picture: Size, settings: PixelSettings, pinpoints: Sequence[Size]) -> int:
-        """How many visual tokens a picture of that many pixels becomes."""
-        return image_layout(picture, pinpoints, tile=tile_side(settings), patch=self._patch()).tokens
-
-    def video_tokens(self, frames: int, seen: Size) -> int:
-        """How many visual tokens a clip becomes whose frames have that many pixels as the tower sees them."""
-        return video_layout(
-            frames,
-            tile=seen,
-            patch=self._patch(),
+    @property
+    def counting(self) -> Counting:
+        """How visual tokens are counted."""
+        return Counting(
+            patch=self.patch_size,
             stride=self.spatial_pool_stride,
-            mode=self.spatial_pool_mode,
+            pooling=self.spatial_pool_mode,
             newline=self.video_newline,
-        ).tokens
-
-    def _patch(self) -> int:
-        if self.patch_size is None:
-            raise ConfigError(
-                "patch_size is not set; pass patch_size=14, or load a folder that has a config.json"
-            )
-        return self.patch_size
+        )
 
     def __call__(
         self,
@@ -221,98 +174,31 @@ class LlavaNextVideoProcessor:
             max_length=max_length,
             return_tensors=return_tensors,
         )
-        return self._inputs(self._texts(text), images, videos, call)
-
-    def _texts(self, text: str | Sequence[str] | None) -> list[Rendered]:
-        return [Rendered(text=one) for one in ([text] if isinstance(text, str) else text or [])]
+        texts = [text] if isinstance(text, str) else text or []
+        return self._inputs([Rendered(text=one) for one in texts], images, videos, call)
 
     def _inputs(
         self, texts: Sequence[Rendered], images: object, videos: object, call: CallOptions
     ) -> BatchFeature:
         if not texts and images is None and videos is None:
             raise PromptError("nothing was given; pass text, images or videos")
-        data: dict[str, object] = {}
+        pixels: dict[str, object] = {}
         tokens: dict[MediumKind, list[int]] = {"image": [], "video": []}
         if images is not None:
-            data |= self.image_processor(images, return_tensors=call.return_tensors, **call.images)
+            pixels |= self.image_processor(images, return_tensors=call.return_tensors, **call.images)
             settings, pinpoints = call.picture_settings(self.image_processor)
-            sizes = (Size(*map(int, size)) for size in cast(Sequence[Sequence[int]], data["image_sizes"]))
-            tokens["image"] = [self.image_tokens(size, settings, pinpoints) for size in sizes]
+            sizes = (Size(*map(int, size)) for size in cast(Sequence[Sequence[int]], pixels["image_sizes"]))
+            tokens["image"] = [self.counting.picture(size, settings, pinpoints) for size in sizes]
         if videos is not None:
-            data |= self.video_processor(videos, return_tensors=call.return_tensors, **call.videos)
-            clips = cast("Sequence[np.ndarray]", data["pixel_values_videos"])
-            tokens["video"] = [self.video_tokens(len(clip), Size(*clip.shape[-2:])) for clip in clips]
-        if texts:
-            data = {**self._text_inputs(texts, tokens, call), **data}
-        return BatchFeature(data)
-
-    def _text_inputs(
-        self, texts: Sequence[Rendered], tokens: Mapping[MediumKind, list[int]], call: CallOptions
-    ) -> dict[str, object]:
-        self._check([one.text for one in texts], {kind: len(counts) for kind, counts in tokens.items()})
-        waiting = {kind: iter(counts) for kind, counts in tokens.items()}
-        prompts = [self._encoded(one, waiting, call) for one in texts]
-        rows: dict[str, list[list[int]]] = {
-            "input_ids": [list(prompt.ids) for prompt in prompts],
-            "attention_mask": [[1] * len(prompt.ids) for prompt in prompts],
-        }
-        if call.mark_spoken:
-            rows["assistant_masks"] = [list(map(int, prompt.spoken)) for prompt in prompts]
-        if call.return_mm_token_type_ids:
-            kinds = {self.image_token_id: 1, self.video_token_id: 2}
-            rows["mm_token_type_ids"] = [[kinds.get(token, 0) for token in prompt.ids] for prompt in prompts]
-        lengths = [len(prompt.ids) for prompt in prompts]
-        length = padded_length(
-            lengths, padding=call.padding, max_length=call.max_length, multiple=call.pad_to_multiple_of
+            pixels |= self.video_processor(videos, return_tensors=call.return_tensors, **call.videos)
+            clips = cast("Sequence[np.ndarray]", pixels["pixel_values_videos"])
+            tokens["video"] = [self.counting.clip(len(clip), Size(*clip.shape[-2:])) for clip in clips]
+        if not texts:
+            return BatchFeature(pixels)
+        words = text_inputs(
+            texts, tokens=tokens, tokenizer=self.tokenizer, placeholders=self._placeholders, call=call
         )
-        if length is None and call.return_tensors is not None and len(set(lengths)) > 1:
-            raise PromptError(
-                f"the texts have {min(lengths)} to {max(lengths)} tokens; pass padding=True to batch them"
-            )
-        if length is not None:
-            rows = {name: self._padded(name, values, length, call) for name, values in rows.items()}
-        make: Callable[[list[list[int]]], object] = {"pt": torch.tensor, "np": np.array}.get(
-            call.return_tensors or "", lambda values: values
-        )
-        return {name: make(values) for name, values in rows.items()}
-
-    def _padded(self, name: str, rows: list[list[int]], length: int, call: CallOptions) -> list[list[int]]:
-        filler = self.tokenizer.pad_token_id if name == "input_ids" else 0
-        if filler is None:
-            raise ConfigError("the tokenizer has no padding token; set processor.tokenizer.pad_token")
-        side: Side = call.padding_side or self.tokenizer.padding_side
-        return [padded(row, length, filler, side) for row in rows]
-
-    def _encoded(
-        self, one: Rendered, waiting: Mapping[MediumKind, Iterator[int]], call: CallOptions
-    ) -> Prompt:
-        special = call.add_special_tokens
-        if special is None:
-            # A template that writes the first special token itself would get it twice.
-            special = not (call.from_template and one.text.startswith(self.tokenizer.bos_token or "\0"))
-        prompt = encoded(
-            self.tokenizer,
-            one.text,
-            placeholders=self._placeholders,
-            tokens=waiting,
-            add_special_tokens=special,
-            spoken=one.spoken,
-        )
-        if not call.truncation:
-            return prompt
-        return truncated(
-            prompt,
-            room=call.max_length or self.tokenizer.model_max_length,
-            side=self.tokenizer.truncation_side,
-            tokenizer=self.tokenizer,
-            special=special,
-        )
-
-    def _check(self, texts: Sequence[str], given: Mapping[MediumKind, int]) -> None:
-        found: dict[MediumKind, int] = {
-            kind: sum(text.count(token) for text in texts) for kind, token in self._placeholders.text.items()
-        }
-        check_counts(self._placeholders.text, found, given)
+        return BatchFeature({**words, **pixels})
 
     def apply_chat_template(
         self,
@@ -349,7 +235,7 @@ class LlavaNextVideoProcessor:
         Raises:
             PromptError: Messages, template and media that do not agree.
         """
-        batched = _is_batch(conversation)
+        batched = is_batch(conversation)
         conversations = cast("Sequence[object]", conversation) if batched else [conversation]
         template = pick_template(chat_template, self.chat_template)
         call, variables = CallOptions.split(template, {**(processor_kwargs or {}), **kwargs})
@@ -376,8 +262,8 @@ class LlavaNextVideoProcessor:
         )
         inputs = self._inputs(
             prompts,
-            images if images is not None else _sources(turns, Image),
-            videos if videos is not None else _sources(turns, Video),
+            images if images is not None else sources(turns, Image),
+            videos if videos is not None else sources(turns, Video),
             options,
         )
         return inputs if return_dict else inputs["input_ids"]
@@ -419,30 +305,13 @@ class LlavaNextVideoProcessor:
             mark_spoken=mark,
             variables=self.tokenizer.special_tokens_map,
         )
-        clips = [medium for medium in media if isinstance(medium, Clip)]
-        pictures = [medium for medium in media if isinstance(medium, Picture)]
-        self._check([one.text], {"image": len(pictures), "video": len(clips)})
-        moving, still = self.video_processor.settings(), self.image_processor.settings()
-        pinpoints = self.image_processor.pinpoints
-        tokens: dict[MediumKind, Iterator[int]] = {
-            "image": (
-                self.image_tokens(Size(one.image.height, one.image.width), still, pinpoints)
-                for one in pictures
-            ),
-            "video": (
-                self.video_tokens(len(clip.frames), moving.seen(Size(*clip.frames.shape[1:3])))
-                for clip in clips
-            ),
-        }
-        prompt = self._encoded(one, tokens, CallOptions(from_template=True))
-        next_clip, next_picture = iter(clips), iter(pictures)
-        promised: list[Medium] = [
-            promised_clip(next(next_clip), span, moving)
-            if span.kind == "video"
-            else promised_picture(next(next_picture), span, still, pinpoints)
-            for span in prompt.spans
-        ]
-        return ModelInputs(ids=prompt.ids, media=tuple(promised)), prompt.spoken
+        promises = Promises(
+            clips=self.video_processor.settings(),
+            pictures=self.image_processor.settings(),
+            pinpoints=self.image_processor.pinpoints,
+            counting=self.counting,
+        )
+        return promises.prepared(one, media, self.tokenizer, self._placeholders)
 
     def decode(self, *args: object, **kwargs: object) -> str:
         """The tokenizer's `decode`."""
@@ -457,33 +326,3 @@ class LlavaNextVideoProcessor:
     ) -> list[str]:
         """The texts of generated ids, under the name that pipelines call."""
         return self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
-
-
-class AutoProcessor:
-    """Stands in for transformers' class of that name in code that was written for it."""
-
-    @staticmethod
-    def from_pretrained(name: str | os.PathLike[str], **kwargs: object) -> LlavaNextVideoProcessor:
-        """The `LlavaNextVideoProcessor` of a checkpoint."""
-        return LlavaNextVideoProcessor.from_pretrained(name, **kwargs)
-
-
-def _is_batch(conversation: object) -> bool:
-    return (
-        isinstance(conversation, list | tuple)
-        and bool(conversation)
-        and isinstance(conversation[0], list | tuple)
-    )
-
-
-def _sources(turns: Sequence[Sequence[Turn]], kind: type[Image] | type[Video]) -> list[object] | None:
-    """The media of that kind in the messages; None if there are none."""
-    sources = [
-        part.source
-        for conversation in turns
-        for turn in conversation
-        for part in turn.media
-        if isinstance(part, kind)
-    ]
-    given = [source for source in sources if source is not None]
-    return given or None

@@ -3,37 +3,81 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from llava_next_video.inputs import Medium
+from llava_next_video.inputs import Medium, MediumKind, ModelInputs
 from llava_next_video.media import Clip, Picture
+from llava_next_video.processing.call import CallOptions
+from llava_next_video.processing.chat import Rendered
+from llava_next_video.processing.counting import Counting
 from llava_next_video.processing.frames import video_pixels
 from llava_next_video.processing.pictures import picture_pixels
-from llava_next_video.processing.prompt import Span
+from llava_next_video.processing.prompt import Placeholders, Span
 from llava_next_video.processing.settings import PixelSettings
+from llava_next_video.processing.text import encoded_text, refuse_miscounted
 from llava_next_video.size import Size
 
 
-def promised_clip(clip: Clip, span: Span, settings: PixelSettings) -> Medium:
-    """A clip at its place in the prompt; its pixels are made when they are asked for."""
-    pixels = partial(video_pixels, torch.from_numpy(clip.frames).permute(0, 3, 1, 2), settings)
-    return _promised(span, pixels, None, (clip.key, clip.indices, settings))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promises:
+    """Settings under which pixels are promised."""
+
+    clips: PixelSettings
+    pictures: PixelSettings
+    pinpoints: tuple[Size, ...]
+    counting: Counting
+
+    def prepared(
+        self,
+        one: Rendered,
+        media: Sequence[Clip | Picture],
+        tokenizer: PreTrainedTokenizerBase,
+        placeholders: Placeholders,
+    ) -> tuple[ModelInputs, tuple[bool, ...]]:
+        """A rendered conversation and its media as inputs, and for each id whether the assistant said it.
+
+        Raises:
+            PromptError: Placeholders and media do not agree.
+        """
+        clips = [medium for medium in media if isinstance(medium, Clip)]
+        pictures = [medium for medium in media if isinstance(medium, Picture)]
+        refuse_miscounted([one], {"image": len(pictures), "video": len(clips)}, placeholders)
+        tokens: dict[MediumKind, Iterator[int]] = {
+            "image": (self.counting.picture(_size(one), self.pictures, self.pinpoints) for one in pictures),
+            "video": (self.counting.clip(len(clip.frames), self._seen(clip)) for clip in clips),
+        }
+        prompt = encoded_text(one, tokens, tokenizer, placeholders, CallOptions(from_template=True))
+        next_clip, next_picture = iter(clips), iter(pictures)
+        promised = tuple(
+            self._clip(next(next_clip), span)
+            if span.kind == "video"
+            else self._picture(next(next_picture), span)
+            for span in prompt.spans
+        )
+        return ModelInputs(ids=prompt.ids, media=promised), prompt.spoken
+
+    def _seen(self, clip: Clip) -> Size:
+        return self.clips.seen(Size(*clip.frames.shape[1:3]))
+
+    def _clip(self, clip: Clip, span: Span) -> Medium:
+        pixels = partial(video_pixels, torch.from_numpy(clip.frames).permute(0, 3, 1, 2), self.clips)
+        return _promised(span, pixels, None, (clip.key, clip.indices, self.clips))
+
+    def _picture(self, picture: Picture, span: Span) -> Medium:
+        def pixels() -> Tensor:
+            return torch.from_numpy(picture_pixels(picture.image, self.pictures, self.pinpoints))
+
+        return _promised(span, pixels, _size(picture), (picture.key, self.pictures, self.pinpoints))
 
 
-def promised_picture(
-    picture: Picture, span: Span, settings: PixelSettings, pinpoints: Sequence[Size]
-) -> Medium:
-    """A picture at its place in the prompt; its tiles are made when they are asked for."""
-
-    def pixels() -> Tensor:
-        return torch.from_numpy(picture_pixels(picture.image, settings, pinpoints))
-
-    size = Size(picture.image.height, picture.image.width)
-    return _promised(span, pixels, size, (picture.key, settings, tuple(pinpoints)))
+def _size(picture: Picture) -> Size:
+    return Size(picture.image.height, picture.image.width)
 
 
 def _promised(

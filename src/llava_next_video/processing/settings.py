@@ -126,7 +126,7 @@ def read_resample(resample: object) -> Resample:
     if isinstance(resample, int) and 0 <= resample < len(RESAMPLES):
         return RESAMPLES[int(resample)]
     if resample in RESAMPLES:
-        return cast(Resample, resample)
+        return resample
     raise ConfigError(f"resample is {resample!r}; expected one of {', '.join(RESAMPLES)} or Pillow's number")
 
 

@@ -49,6 +49,10 @@ class LlavaNextVideoImageProcessor(Configured):
     type_key = "video_processor_type"
     saved_as = "LlavaNextVideoVideoProcessor"
     file_name = "video_preprocessor_config.json"
+    do_sample_frames: bool | None
+    num_frames: int | None
+    fps: float | None
+    sampler: str | None
 
     def __init__(
         self,

@@ -1,0 +1,44 @@
+"""How many visual tokens a picture or clip becomes, by the settings of a processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llava_next_video.errors import ConfigError
+from llava_next_video.geometry import NewlineMode, PoolMode, image_layout, video_layout
+from llava_next_video.processing.pictures import tile_side
+from llava_next_video.processing.settings import PixelSettings
+from llava_next_video.size import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """What the model does to patches, as far as it changes their number; a patch of None was never set."""
+
+    patch: int | None
+    stride: int
+    pooling: PoolMode
+    newline: NewlineMode
+
+    def picture(self, size: Size, settings: PixelSettings, pinpoints: Sequence[Size]) -> int:
+        """Visual tokens of a picture of that many pixels."""
+        return image_layout(size, pinpoints, tile=tile_side(settings), patch=self._patch()).tokens
+
+    def clip(self, frames: int, seen: Size) -> int:
+        """Visual tokens of a clip whose frames have that many pixels as the vision tower sees them."""
+        return video_layout(
+            frames,
+            tile=seen,
+            patch=self._patch(),
+            stride=self.stride,
+            mode=self.pooling,
+            newline=self.newline,
+        ).tokens
+
+    def _patch(self) -> int:
+        if self.patch is None:
+            raise ConfigError(
+                "patch_size is not set; pass patch_size=14, or load a folder with a config.json"
+            )
+        return self.patch

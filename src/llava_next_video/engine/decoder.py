@@ -1,0 +1,186 @@
+"""A lean decoder for the Llama, Mistral and Qwen2 families.
+
+The families differ in switches only: grouped heads, biases, sliding windows, rope. Weights with one input are
+fused; the halves of each head are interleaved once, so that rope is one complex product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Complex, Float, Int
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from llava_next_video.engine.linear import Product, linear
+from llava_next_video.engine.settings import Quantize
+from llava_next_video.errors import ConfigError
+
+FAMILIES = ("llama", "mistral", "qwen2")
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, queries, keys, values), each tokens x heads x width of a head, to tokens x heads x width."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Layer:
+    """The weights of one layer."""
+
+    norm_before_attention: Tensor
+    norm_before_mlp: Tensor
+    query_key_value: Product
+    attention_out: Product
+    gate_up: Product
+    down: Product
+
+
+class Decoder:
+    """Embeddings to hidden states to logits, for packed tokens of many requests."""
+
+    def __init__(
+        self,
+        text: Any,
+        head: nn.Linear,
+        *,
+        context: int,
+        dtype: torch.dtype,
+        quantize: Quantize,
+        consume: bool,
+    ) -> None:
+        config: Any = text.config
+        if config.model_type not in FAMILIES:
+            raise ConfigError(
+                f"the engine knows the text families {', '.join(FAMILIES)}, not {config.model_type}; "
+                "use the reference model"
+            )
+        self.heads = config.num_attention_heads
+        self.key_value_heads = config.num_key_value_heads
+        self.head_width = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        self.width = config.hidden_size
+        self.epsilon = config.rms_norm_eps
+        self.windows = _windows(config)
+        self.vocabulary = head.weight.shape[0]
+        self.dtype = dtype
+        self.context = context
+        self.rope = rope_table(text.rotary_emb, context, self.head_width)
+        self.embedding = text.embed_tokens.weight.detach().to(dtype)
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = text.norm.weight.detach().to(dtype)
+        self.layers = []
+        for layer in text.layers:
+            self.layers.append(self._layer(layer, quantize))
+            if consume:
+                free(layer)
+        self.head = linear([head.weight.detach().to(dtype)], [head.bias], quantize)
+
+    def _layer(self, layer: Any, quantize: Quantize) -> Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+
+        def fused(*modules: nn.Linear, turned: int = 0) -> Product:
+            weights = [module.weight.detach().to(self.dtype) for module in modules]
+            biases = [None if m.bias is None else m.bias.detach().to(self.dtype) for m in modules]
+            for index in range(turned):
+                weights[index] = interleaved(weights[index], self.head_width)
+                bias = biases[index]
+                biases[index] = None if bias is None else interleaved(bias, self.head_width)
+            return linear(weights, biases, quantize)
+
+        return Layer(
+            norm_before_attention=layer.input_layernorm.weight.detach().to(self.dtype),
+            norm_before_mlp=layer.post_attention_layernorm.weight.detach().to(self.dtype),
+            query_key_value=fused(attention.q_proj, attention.k_proj, attention.v_proj, turned=2),
+            attention_out=fused(attention.o_proj),
+            gate_up=fused(mlp.gate_proj, mlp.up_proj),
+            down=fused(mlp.down_proj),
+        )
+
+    def embed(self, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
+        """Embeddings of words."""
+        return F.embedding(ids, self.embedding)
+
+    def forward(
+        self, hidden: Float[Tensor, "tokens width"], positions: Int[Tensor, " tokens"], attend: Attend
+    ) -> Float[Tensor, "tokens width"]:
+        """Hidden states after the last layer, before the last norm."""
+        turns = self.rope.index_select(0, positions)[:, None]
+        turned = self.heads + self.key_value_heads
+        width = (self.width,)
+        for index, layer in enumerate(self.layers):
+            normed = torch.rms_norm(hidden, width, layer.norm_before_attention, self.epsilon)
+            heads = layer.query_key_value(normed).view(len(hidden), -1, self.head_width)
+            queries_keys = rotated(heads[:, :turned], turns)
+            attended = attend(
+                index, queries_keys[:, : self.heads], queries_keys[:, self.heads :], heads[:, turned:]
+            )
+            hidden = layer.attention_out(attended.reshape(len(hidden), -1)).add_(hidden)
+            normed = torch.rms_norm(hidden, width, layer.norm_before_mlp, self.epsilon)
+            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
+            hidden = layer.down(self.activation(gate).mul_(up)).add_(hidden)
+        return hidden
+
+    def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
+        """Logits of the next token, in float32."""
+        return self.head(torch.rms_norm(hidden, (self.width,), self.norm, self.epsilon)).float()
+
+
+def rotated(
+    heads: Float[Tensor, "tokens heads width"], turns: Complex[Tensor, "tokens 1 half"]
+) -> Float[Tensor, "tokens heads width"]:
+    """Interleaved heads after rope: pairs as complex numbers, times the turn of the position."""
+    pairs = heads.float().reshape(*heads.shape[:-1], -1, 2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2).to(heads.dtype)
+
+
+def interleaved(rows: Float[Tensor, "out *width"], head_width: int) -> Float[Tensor, "out *width"]:
+    """Rows of each head in the order 0, half, 1, half + 1, ...; products of queries and keys do not change.
+
+    >>> interleaved(torch.arange(8.0), 4).tolist()
+    [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
+    """
+    halves = rows.reshape(-1, 2, head_width // 2, *rows.shape[1:])
+    return halves.transpose(1, 2).flatten(0, 2)
+
+
+def rope_table(rotary: Any, context: int, head_width: int) -> Complex[Tensor, "context half"]:
+    """The turn of each position, from the frequencies that the reference computed for its type of rope.
+
+    Types whose frequencies depend on the length of the request (dynamic, longrope) have one table only up to
+    the trained length, so the engine refuses more.
+    """
+    kind = rotary.rope_type
+    trained = rotary.original_max_seq_len
+    if kind == "longrope":
+        trained = rotary.config.rope_parameters["original_max_position_embeddings"]
+    if kind in ("dynamic", "longrope") and context > trained:
+        raise ConfigError(
+            f"rope type {kind} changes with the length of a request beyond {trained} tokens, which pages "
+            f"cannot follow; set context to at most {trained}, or use the reference model"
+        )
+    frequencies = rotary.inv_freq.detach().float()
+    if len(frequencies) * 2 != head_width:
+        raise ConfigError(
+            f"rope turns {2 * len(frequencies)} of {head_width} features of a head; all were expected"
+        )
+    angles = torch.arange(context, device=frequencies.device).float()[:, None] * frequencies
+    return torch.polar(torch.full_like(angles, float(rotary.attention_scaling)), angles)
+
+
+def free(module: nn.Module) -> None:
+    """Let go of a module's weights, whose owner gave it up."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.new_empty(0)
+
+
+def _windows(config: Any) -> list[int | None]:
+    """For each layer how many tokens it looks back, itself included; None: all."""
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    if config.model_type == "mistral":
+        return [window] * config.num_hidden_layers
+    return [window if kind == "sliding_attention" else None for kind in types]

@@ -1,0 +1,318 @@
+"""Many requests, one device: add, step, abort.
+
+The engine takes ids and pixels and gives ids. It knows nothing about text or files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+
+from llava_next_video.engine.attention_cpu import CpuAttention
+from llava_next_video.engine.decoder import Decoder, free
+from llava_next_video.engine.door import Door
+from llava_next_video.engine.encoder import Encoder, pixels_ready
+from llava_next_video.engine.features import FeatureCache
+from llava_next_video.engine.linear import chosen_dtype
+from llava_next_video.engine.pages import PagePool
+from llava_next_video.engine.request import FinishReason, Output, Request, State
+from llava_next_video.engine.runner import Runner
+from llava_next_video.engine.sampler import Sampler
+from llava_next_video.engine.sampling_options import SamplingOptions
+from llava_next_video.engine.scheduler import Scheduler
+from llava_next_video.engine.settings import EngineSettings
+from llava_next_video.engine.vision import Vision
+from llava_next_video.errors import CapacityError, ConfigError
+from llava_next_video.inputs import ModelInputs
+from llava_next_video.model.configuration import adopted
+from llava_next_video.model.context import context_limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """All that was generated for one of the answers to a prompt."""
+
+    ids: tuple[int, ...]
+    last: Output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What the engine is doing, and what it did since it was made."""
+
+    waiting: int
+    running: int
+    pages: int
+    pages_used: int
+    pages_cached: int
+    features_in_use: int
+    feature_bytes_idle: int
+    preemptions: int
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    frames: int
+    finished: int
+
+
+class Engine:
+    """Answers many requests at once, and computes nothing twice.
+
+    One thread calls `step`; `add`, `stop` and `abort` may come from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        decoder: Decoder,
+        vision: Vision,
+        sampler: Sampler,
+        end_ids: frozenset[int],
+        settings: EngineSettings,
+    ) -> None:
+        page_bytes = CpuAttention.page_bytes(
+            len(decoder.layers),
+            decoder.key_value_heads,
+            decoder.head_width,
+            settings.page_tokens,
+            decoder.dtype,
+        )
+        if settings.kv_bytes < page_bytes:
+            raise CapacityError(
+                f"kv_bytes {settings.kv_bytes} hold no page of {page_bytes} bytes; raise kv_bytes"
+            )
+        self.settings = settings
+        self.pages = PagePool(settings.kv_bytes // page_bytes, settings.page_tokens)
+        self.features = FeatureCache(settings.feature_bytes)
+        self.scheduler = Scheduler(settings, self.pages, self.features)
+        self.encoder = Encoder(vision, self.features, settings.frame_budget)
+        self.decoder = decoder
+        attention = CpuAttention(
+            windows=decoder.windows,
+            heads=decoder.heads,
+            key_value_heads=decoder.key_value_heads,
+            head_width=decoder.head_width,
+            pages=self.pages.count,
+            page_tokens=settings.page_tokens,
+            dtype=decoder.dtype,
+            share=settings.share_prefixes,
+        )
+        self.runner = Runner(decoder, attention, sampler)
+        config = vision.config
+        self._door = Door(
+            context=decoder.context,
+            room=self.pages.count * settings.page_tokens,
+            vocabulary=decoder.vocabulary,
+            placeholders={"image": config.image_token_index, "video": config.video_token_index},
+        )
+        self._end_ids = end_ids
+        self._numbers = count()
+        self._inbox: deque[Request] = deque()
+        self._endings: deque[tuple[int, FinishReason]] = deque()
+        self._known: dict[int, int] = {}  # answers still to come for each request
+
+    @classmethod
+    def from_model(
+        cls,
+        model: Any,
+        settings: EngineSettings | None = None,
+        *,
+        tokens: int | None = None,
+        consume: bool = False,
+    ) -> Engine:
+        """An engine with the weights of a loaded reference model.
+
+        Args:
+            model: The reference network, or transformers' own `LlavaNextVideoForConditionalGeneration`.
+            settings: Limits and choices.
+            tokens: How many ids the tokenizer knows; ids beyond are never chosen. None: all.
+            consume: The caller gives the model up, so that there is never a second copy of its weights.
+
+        Raises:
+            ConfigError: the engine does not know this text family, device or setting.
+        """
+        settings = settings or EngineSettings()
+        device = torch.device(settings.device)
+        if device.type != "cpu":
+            raise ConfigError(
+                f"the engine computes on cpu, not {device}; use the reference model's generate there"
+            )
+        config = adopted(model.config)
+        dtype = chosen_dtype(settings.dtype, device, settings.quantize)
+        inner = model.model
+        with torch.inference_mode():
+            context = min(settings.context or context_limit(config), context_limit(config))
+            vision = Vision(inner, config, dtype=dtype, quantize=settings.quantize, consume=consume)
+            decoder = Decoder(
+                inner.language_model,
+                model.lm_head,
+                context=context,
+                dtype=dtype,
+                quantize=settings.quantize,
+                consume=consume,
+            )
+        if consume:
+            free(model)
+        ends = model.generation_config.eos_token_id
+        end_ids = frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+        known = decoder.vocabulary if tokens is None else tokens
+        placeholders = {config.image_token_index, config.video_token_index}
+        forbidden = {token for token in placeholders if token < known} | set(range(known, decoder.vocabulary))
+        sampler = Sampler(forbidden=forbidden, model_end_ids=end_ids)
+        return cls(decoder=decoder, vision=vision, sampler=sampler, end_ids=end_ids, settings=settings)
+
+    @property
+    def busy(self) -> bool:
+        """Whether some request waits or runs."""
+        return bool(self._inbox or self._endings or self.scheduler.waiting or self.scheduler.running)
+
+    def add(
+        self,
+        inputs: ModelInputs,
+        options: SamplingOptions | None = None,
+        *,
+        timeout_s: float | None = None,
+        salt: bytes = b"",
+    ) -> int:
+        """Queue a prompt; gives the id under which its outputs come.
+
+        Args:
+            inputs: The prompt.
+            options: How to choose tokens.
+            timeout_s: End the request, whatever it has, after so many seconds.
+            salt: Pages are shared only among requests with equal salt.
+
+        Raises:
+            CapacityError: it can never fit, or too many wait already.
+            PromptError: ids and media do not agree.
+            SamplingError: an option names an id that the model does not have.
+        """
+        options = options or SamplingOptions()
+        self._door.refuse(inputs, options)
+        if len(self.scheduler.waiting) + len(self._inbox) + options.n > self.settings.max_waiting:
+            raise CapacityError(
+                f"{len(self.scheduler.waiting) + len(self._inbox)} requests wait, and at most "
+                f"{self.settings.max_waiting} may; try again later"
+            )
+        number = next(self._numbers)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        ends = frozenset(options.stop_token_ids) | (frozenset() if options.ignore_eos else self._end_ids)
+        self._known[number] = options.n
+        self._inbox.extend(
+            Request.of(inputs, options, id=number, index=index, end_ids=ends, deadline_s=deadline, salt=salt)
+            for index in range(options.n)
+        )
+        return number
+
+    def abort(self, request_id: int) -> bool:
+        """End a request with reason "abort"; gives whether it was still there."""
+        return self._end_soon(request_id, "abort")
+
+    def stop(self, request_id: int) -> bool:
+        """End a request with reason "stop", as its text is complete; gives whether it was still there."""
+        return self._end_soon(request_id, "stop")
+
+    def step(self) -> list[Output]:
+        """Do some work for everyone; gives what is new."""
+        with torch.inference_mode():
+            outputs = self._sort_out()
+            self.scheduler.admit(pixels_ready)
+            encoding = [request for request in self.scheduler.running if request.state is State.ENCODING]
+            for request, error in self.encoder.step(encoding):
+                outputs.append(self.scheduler.end(request, "error", error))
+            chunks = self.scheduler.chunks()
+            if chunks:
+                outputs += self.scheduler.advance(chunks, self.runner.run(chunks))
+            elif self.scheduler.waiting and not encoding:
+                time.sleep(0.001)  # all that wait, wait for pixels
+        for output in outputs:
+            self._forget(output)
+        return outputs
+
+    def generate(
+        self,
+        prompts: Sequence[ModelInputs],
+        options: SamplingOptions | Sequence[SamplingOptions] | None = None,
+    ) -> list[Answer]:
+        """All answers to all prompts, in order; the `n` answers to one prompt stand together.
+
+        The queue limit does not count here: as many prompts are added as fit, whenever there is room.
+        """
+        each = options if isinstance(options, Sequence) else [options or SamplingOptions()] * len(prompts)
+        todo = deque(enumerate(zip(prompts, each, strict=True)))
+        places: dict[int, int] = {}
+        ids: dict[tuple[int, int], list[int]] = {}
+        last: dict[tuple[int, int], Output] = {}
+        while todo or places.keys() & self._known.keys():
+            while (
+                todo
+                and len(self.scheduler.waiting) + len(self._inbox) + todo[0][1][1].n
+                <= self.settings.max_waiting
+            ):
+                place, (prompt, wanted) = todo.popleft()
+                places[self.add(prompt, wanted)] = place
+            for output in self.step():
+                if output.request_id in places:
+                    where = places[output.request_id], output.index
+                    ids.setdefault(where, []).extend(output.ids)
+                    last[where] = output
+        return [Answer(ids=tuple(ids[where]), last=last[where]) for where in sorted(last)]
+
+    def load(self) -> Load:
+        """Numbers for a dashboard."""
+        counters, pages = self.scheduler.counters, self.pages.counts()
+        return Load(
+            waiting=len(self.scheduler.waiting) + len(self._inbox),
+            running=len(self.scheduler.running),
+            pages=self.pages.count,
+            pages_used=pages.used,
+            pages_cached=pages.cached,
+            features_in_use=self.features.in_use,
+            feature_bytes_idle=self.features.idle_bytes,
+            preemptions=counters.preemptions,
+            prompt_tokens=counters.prompt_tokens,
+            cached_tokens=counters.cached_tokens,
+            generated_tokens=counters.generated_tokens,
+            frames=self.encoder.frames,
+            finished=counters.finished,
+        )
+
+    def check(self) -> None:
+        """Raise AssertionError if pages or features were lost or are held by nobody."""
+        self.pages.check(request.pages for request in self.scheduler)
+        users = {key for request in self.scheduler for key in request.features}
+        assert self.features.in_use == len(users), (
+            f"{self.features.in_use} features in use, {len(users)} needed"
+        )
+        if not self.busy:
+            assert self.encoder.open_jobs <= len(self.scheduler.running)
+
+    def _sort_out(self) -> list[Output]:
+        """Take in what arrived, and take out what was aborted or is too late."""
+        while self._inbox:
+            self.scheduler.waiting.append(self._inbox.popleft())
+        outputs = []
+        while self._endings:
+            number, reason = self._endings.popleft()
+            outputs += [self.scheduler.end(r, reason) for r in list(self.scheduler) if r.id == number]
+        now = time.monotonic()
+        late = [r for r in self.scheduler if r.deadline_s is not None and r.deadline_s <= now]
+        return outputs + [self.scheduler.end(request, "timeout") for request in late]
+
+    def _end_soon(self, request_id: int, reason: FinishReason) -> bool:
+        if request_id not in self._known:
+            return False
+        self._endings.append((request_id, reason))
+        return True
+
+    def _forget(self, output: Output) -> None:
+        if output.finish is not None:
+            self._known[output.request_id] -= 1
+            if not self._known[output.request_id]:
+                del self._known[output.request_id]

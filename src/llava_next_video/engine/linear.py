@@ -1,0 +1,126 @@
+"""Matrix products with fixed weights, in floats or in 8 bits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int8
+from torch import Tensor
+
+from llava_next_video.engine.settings import DType, Quantize
+from llava_next_video.errors import ConfigError
+
+Product = Callable[[Tensor], Tensor]
+
+_FEW_ROWS = 8
+_FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class FloatLinear:
+    """`x @ weight.T + bias`."""
+
+    def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Int8Linear:
+    """The same with 8-bit weights (a scale per row) and 8-bit activations (a scale per token).
+
+    Products are exact integers; only the rounding of weights and activations loses. Two layouts of the
+    weights are kept, as the fastest routine for a few rows is not the fastest for many.
+    """
+
+    def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
+        rows, scale = quantized_rows(weight.float())
+        self.weight = rows.t()
+        # oneDNN takes unsigned activations with zero point 128; signed ones fall into its reference routine.
+        self.packed = torch.ops.onednn.qlinear_prepack(rows, None)
+        self.scale = scale.squeeze(1)
+        self.zeros = torch.zeros(len(rows), dtype=torch.int32)
+        self.bias = None if bias is None else bias.float()
+
+    def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
+        largest = torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True).clamp_min_(1e-10)
+        if len(x) <= _FEW_ROWS:
+            rows = (x * (127 / largest)).round_().to(torch.int8)
+            out = torch._int_mm(rows, self.weight) * (largest / 127)
+            out *= self.scale
+        else:
+            unsigned = torch.addcmul(_HALF_UP, x, 127 / largest).to(torch.uint8)
+            out = torch.ops.onednn.qlinear_pointwise(
+                unsigned,
+                1.0,
+                128,
+                self.packed,
+                self.scale,
+                self.zeros,
+                None,
+                1.0,
+                0,
+                torch.float32,
+                "none",
+                [],
+                "",
+            )
+            out *= largest / 127
+        return out if self.bias is None else out.add_(self.bias)
+
+
+_HALF_UP = torch.tensor(128.5)  # zero point, and a half so that truncation rounds
+
+
+def quantized_rows(
+    weight: Float[Tensor, "out width"],
+) -> tuple[Int8[Tensor, "out width"], Float[Tensor, "out 1"]]:
+    """Rows as integers from -127 to 127 and the scale of each row.
+
+    >>> rows, scale = quantized_rows(torch.tensor([[1.0, -2.0, 0.5]]))
+    >>> rows.tolist()
+    [[64, -127, 32]]
+    """
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-10) / 127
+    return (weight / scale).round().to(torch.int8), scale
+
+
+def linear(
+    weights: Sequence[Float[Tensor, "_ width"]], biases: Sequence[Tensor | None], quantize: Quantize
+) -> Product:
+    """One product for several weights with a common input; missing biases count as zero."""
+    weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
+    bias = None
+    if any(one is not None for one in biases):
+        parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
+        bias = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return Int8Linear(weight, bias) if quantize == "int8" else FloatLinear(weight, bias)
+
+
+def chosen_dtype(wanted: DType, device: torch.device, quantize: Quantize) -> torch.dtype:
+    """The precision to compute in: the wanted one, or the one that this machine multiplies faster.
+
+    With 8-bit products what lies between them stays in float32: it is little, and float16 can overflow.
+    """
+    if quantize == "int8":
+        if wanted not in ("auto", "float32"):
+            raise ConfigError(f'quantize "int8" computes in float32 between its products; dtype is {wanted}')
+        return torch.float32
+    if wanted != "auto":
+        return _FLOATS[wanted]
+    if device.type != "cpu":
+        return torch.bfloat16
+    return torch.bfloat16 if _seconds(torch.bfloat16) * 1.3 < _seconds(torch.float32) else torch.float32
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    x, weight = torch.ones(256, 768, dtype=dtype), torch.ones(1536, 768, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        F.linear(x, weight)
+        best = min(best, time.perf_counter() - start)
+    return best

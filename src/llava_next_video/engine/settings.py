@@ -1,0 +1,68 @@
+"""How much the engine may use, and in what precision."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from llava_next_video.errors import ConfigError
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["none", "int8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Limits and choices of one engine.
+
+    Attributes:
+        token_budget: Tokens that one step computes at most; a long prompt is cut into chunks of this size.
+        frame_budget: Frames and tiles that one step sends through the vision tower at most.
+        max_requests: Requests that run together at most.
+        max_waiting: Requests that may wait; the next one is refused with `CapacityError`.
+        page_tokens: Tokens of one page of keys and values.
+        kv_bytes: Memory for keys and values.
+        feature_bytes: Memory for visual features of media that nobody uses at the moment.
+        context: Tokens of one request at most; None: what the checkpoint was made for.
+        dtype: Precision of weights and activations. `auto`: float32 or bfloat16, whichever this machine
+            multiplies faster.
+        quantize: `int8`: 8-bit weights and activations (a scale per weight row and per token) in all matrix
+            products of the decoder and the vision tower.
+        device: Where the weights live, as torch spells it.
+        share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group.
+    """
+
+    token_budget: int = 512
+    frame_budget: int = 8
+    max_requests: int = 64
+    max_waiting: int = 1024
+    page_tokens: int = 16
+    kv_bytes: int = 2 * 1024**3
+    feature_bytes: int = 512 * 1024**2
+    context: int | None = None
+    dtype: DType = "auto"
+    quantize: Quantize = "none"
+    device: str = "cpu"
+    share_prefixes: bool = True
+
+    def __post_init__(self) -> None:
+        for name in (
+            "token_budget",
+            "frame_budget",
+            "max_requests",
+            "max_waiting",
+            "page_tokens",
+            "kv_bytes",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.feature_bytes < 0:
+            raise ConfigError(f"feature_bytes is {self.feature_bytes}; it must not be negative")
+        if self.context is not None and self.context < 2:
+            raise ConfigError(f"context is {self.context}; it must be at least 2 tokens")
+        if self.token_budget < self.max_requests:
+            raise ConfigError(
+                f"token_budget {self.token_budget} is less than max_requests {self.max_requests}; every "
+                "running request needs one token a step"
+            )
+        for name, known in (("dtype", get_args(DType)), ("quantize", get_args(Quantize))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")

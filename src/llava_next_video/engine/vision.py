@@ -1,0 +1,198 @@
+"""Pixels to visual tokens: a lean vision tower, cut behind the last layer that is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from llava_next_video.engine.decoder import free
+from llava_next_video.engine.linear import Product, linear
+from llava_next_video.engine.settings import Quantize
+from llava_next_video.errors import PromptError
+from llava_next_video.geometry import ImageLayout, VideoLayout
+from llava_next_video.inputs import Medium
+from llava_next_video.model.configuration import CLASS_TOKENS, LlavaNextVideoConfig
+from llava_next_video.model.connector import Pooler, lay_out_clips, pack_images
+
+_QUICK = 1.702
+
+
+@dataclass(slots=True, kw_only=True)
+class _Layer:
+    norm_before_attention: nn.LayerNorm
+    norm_before_mlp: nn.LayerNorm
+    query_key_value: Product
+    attention_out: Product
+    up: Product
+    down: Product
+
+
+class Vision:
+    """The tower, the pooling and the projector of one checkpoint."""
+
+    def __init__(
+        self,
+        model: Any,
+        config: LlavaNextVideoConfig,
+        *,
+        dtype: torch.dtype,
+        quantize: Quantize,
+        consume: bool,
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        tower, vision = model.vision_tower, config.vision_config
+        self.heads = vision.num_attention_heads
+        chosen = config.vision_feature_layer
+        count = vision.num_hidden_layers + 1
+        self.chosen = [layer % count for layer in ([chosen] if isinstance(chosen, int) else chosen)]
+        self.first_patch = CLASS_TOKENS[vision.model_type] * (
+            config.vision_feature_select_strategy == "default"
+        )
+        embeddings = tower.embeddings
+        self.patch = embeddings.patch_embedding
+        self.patch_weight = self.patch.weight.detach().to(dtype)
+        self.patch_bias = None if self.patch.bias is None else self.patch.bias.detach().to(dtype)
+        self.positions = embeddings.position_embedding.weight.detach().to(dtype)
+        class_token = getattr(embeddings, "class_embedding", None)
+        self.class_token = None if class_token is None else class_token.detach().to(dtype)
+        norm = getattr(tower, "pre_layrnorm", None)
+        self.norm = None if norm is None else _norm(norm, dtype)
+        # silu(1.702 x) / 1.702 is quick_gelu(x): one pass over the activations, with 1.702 in the weights.
+        self.quick = vision.hidden_act == "quick_gelu"
+        self.activation = F.silu if self.quick else ACT2FN[vision.hidden_act]
+        self.layers = []
+        for layer in tower.encoder.layers[: max(self.chosen)]:
+            self.layers.append(self._layer(layer, quantize))
+            if consume:
+                free(layer)
+        projector = model.multi_modal_projector
+        self.project_in = self._product(projector.linear_1, quantize=quantize)
+        self.project_out = self._product(projector.linear_2, quantize=quantize)
+        self.project_activation = ACT2FN[config.projector_hidden_act]
+        self.pooler = Pooler(
+            mode=config.spatial_pool_mode,
+            stride=config.spatial_pool_stride,
+            width=vision.hidden_size * len(self.chosen),
+            out_width=config.spatial_pool_out_channels or vision.hidden_size,
+        ).to(dtype)
+        self.pooler.load_state_dict(model.vision_resampler.state_dict())
+        self.newline = model.image_newline.detach().to(dtype)
+
+    def layout(self, medium: Medium, tiles: Sequence[int]) -> ImageLayout | VideoLayout:
+        """How the visual tokens of a medium are ordered, given the shape of its pixels.
+
+        Raises:
+            PromptError: the pixels do not make as many visual tokens as the prompt has placeholders.
+        """
+        vision = self.config.vision_config
+        wanted = (vision.num_channels, vision.image_size, vision.image_size)
+        if tuple(tiles[1:]) != wanted or not tiles[0]:
+            raise PromptError(
+                f"pixels of a {medium.kind} have shape {tuple(tiles)}, expected (tiles, {wanted})"
+            )
+        layout: ImageLayout | VideoLayout
+        if medium.kind == "video":
+            layout = self.config.video_layout(tiles[0])
+        elif medium.size is None:
+            raise PromptError("an image needs the size of its original, which decides the order of its tiles")
+        else:
+            layout = self.config.image_layout(medium.size)
+            if layout.tile_count != tiles[0]:
+                raise PromptError(f"an image has {tiles[0]} tiles, its size asks for {layout.tile_count}")
+        if layout.tokens != medium.tokens:
+            raise PromptError(
+                f"a {medium.kind} gives {layout.tokens} visual tokens but the prompt has "
+                f"{medium.tokens} placeholders"
+            )
+        return layout
+
+    def frames(self, hidden: Float[Tensor, "frames patches width"]) -> Float[Tensor, "frames pooled out"]:
+        """What the tower saw of frames, pooled and projected (or the other way round, as the config says)."""
+        grid = self.config.patch_grid
+        if self.config.pool_before_projector:
+            return self.project(self.pooler(hidden, grid))
+        return self.pooler(self.project(hidden), grid)
+
+    def ordered(
+        self, features: Float[Tensor, "tiles patches width"], layout: ImageLayout | VideoLayout
+    ) -> Float[Tensor, "tokens width"]:
+        """Visual tokens of one medium in order, with their newlines."""
+        if isinstance(layout, VideoLayout):
+            return lay_out_clips(features, [layout], self.newline)[0]
+        return pack_images(features, [layout], self.newline)[0]
+
+    def project(self, features: Float[Tensor, "tiles patches width"]) -> Float[Tensor, "tiles patches out"]:
+        """Features in the width of the decoder."""
+        rows = self.project_activation(self.project_in(features.flatten(0, 1)))
+        return self.project_out(rows).view(*features.shape[:2], -1)
+
+    def tower(
+        self, pixels: Float[Tensor, "tiles channels height width"]
+    ) -> Float[Tensor, "tiles patches out"]:
+        """Hidden states of the chosen layers, side by side."""
+        patches = F.conv2d(
+            pixels.to(self.dtype), self.patch_weight, self.patch_bias, stride=self.patch.stride
+        )
+        hidden = patches.flatten(2).transpose(1, 2)
+        if self.class_token is not None:
+            hidden = torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)
+        hidden = hidden + self.positions
+        if self.norm is not None:
+            hidden = self.norm(hidden)
+        found = {0: hidden}
+        for depth, layer in enumerate(self.layers, start=1):
+            hidden = self._through(layer, hidden)
+            if depth in self.chosen:
+                found[depth] = hidden
+        parts = [found[depth][:, self.first_patch :] for depth in self.chosen]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _through(self, layer: _Layer, hidden: Tensor) -> Tensor:
+        tiles, patches, width = hidden.shape
+        rows = hidden.flatten(0, 1)
+        heads = layer.query_key_value(layer.norm_before_attention(rows))
+        query, key, value = heads.view(tiles, patches, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(-1, width)
+        rows = layer.attention_out(attended).add_(rows)
+        inner = layer.up(layer.norm_before_mlp(rows))
+        inner = F.silu(inner, inplace=True) if self.quick else self.activation(inner)
+        return layer.down(inner).add_(rows).view(tiles, patches, width)
+
+    def _layer(self, layer: Any, quantize: Quantize) -> _Layer:
+        attention, mlp = layer.self_attn, layer.mlp
+        stretch = _QUICK if self.quick else 1.0
+        return _Layer(
+            norm_before_attention=_norm(layer.layer_norm1, self.dtype),
+            norm_before_mlp=_norm(layer.layer_norm2, self.dtype),
+            query_key_value=self._product(
+                attention.q_proj, attention.k_proj, attention.v_proj, quantize=quantize
+            ),
+            attention_out=self._product(attention.out_proj, quantize=quantize),
+            up=self._product(mlp.fc1, quantize=quantize, weight_by=stretch, bias_by=stretch),
+            down=self._product(mlp.fc2, quantize=quantize, weight_by=1 / stretch),
+        )
+
+    def _product(
+        self, *modules: nn.Linear, quantize: Quantize, weight_by: float = 1.0, bias_by: float = 1.0
+    ) -> Product:
+        weights = [module.weight.detach().to(self.dtype) for module in modules]
+        biases = [None if m.bias is None else m.bias.detach().to(self.dtype) for m in modules]
+        if weight_by != 1.0:
+            weights = [weight * weight_by for weight in weights]
+        if bias_by != 1.0:
+            biases = [None if bias is None else bias * bias_by for bias in biases]
+        return linear(weights, biases, quantize)
+
+
+def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> nn.LayerNorm:
+    ours = nn.LayerNorm(norm.normalized_shape, eps=norm.eps, dtype=dtype)
+    ours.load_state_dict(norm.state_dict())
+    return ours.requires_grad_(False)

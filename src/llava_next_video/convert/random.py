@@ -147,24 +147,25 @@ def _processor(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> LlavaNextV
 
 
 def _write_weights(folder: Path, shapes: dict[str, torch.Size], seed: int, dtype: torch.dtype) -> None:
-    shards = list(_shards(shapes, dtype.itemsize))
+    parts = list(shards(shapes, dtype.itemsize))
     names = (
         ["model.safetensors"]
-        if len(shards) == 1
-        else [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+        if len(parts) == 1
+        else [f"model-{n:05d}-of-{len(parts):05d}.safetensors" for n in range(1, len(parts) + 1)]
     )
-    for name, keys in zip(names, shards, strict=True):
+    for name, keys in zip(names, parts, strict=True):
         tensors = {key: _draw(key, shapes[key], seed).to(dtype) for key in keys}
         save_file(tensors, folder / name, metadata={"format": "pt"})
         (folder / name).chmod((folder / "config.json").stat().st_mode)  # save_file lets only its user read
-    if len(shards) > 1:
+    if len(parts) > 1:
         total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
-        where = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
+        where = {key: name for name, keys in zip(names, parts, strict=True) for key in keys}
         index = {"metadata": {"total_size": total}, "weight_map": where}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
-def _shards(shapes: dict[str, torch.Size], item_bytes: int) -> Iterator[list[str]]:
+def shards(shapes: dict[str, torch.Size], item_bytes: int) -> Iterator[list[str]]:
+    """The keys of each file: in order, as many as fit into `SHARD_BYTES`."""
     keys: list[str] = []
     used = 0
     for key, shape in shapes.items():

@@ -9,13 +9,15 @@ import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from llava_next_video.errors import ConfigError
 from llava_next_video.processing.folder import ProcessorFiles, read_processor_files
 from llava_next_video.processing.settings import CLIP_MEAN, CLIP_STD, PixelSettings, read_settings
+
+Own = TypeVar("Own", bound="Configured")
 
 SILENT = frozenset(
     {
@@ -41,6 +43,9 @@ SILENT = frozenset(
 """Keys that transformers writes into these files and that change nothing in the pixels of this family."""
 
 DEFAULT_SIDE = 224
+
+# Not `Self`: the shape checks of the tests decorate methods, and those of classes only can check it.
+Made = TypeVar("Made", bound="Configured")
 
 
 class Configured:
@@ -128,7 +133,7 @@ class Configured:
         return [str(path)]
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object], **overrides: object) -> Self:
+    def from_dict(cls: type[Made], values: Mapping[str, object], **overrides: object) -> Made:
         """Settings out of a file: what does not concern the pixels is passed over, the unknown is named."""
         known = set(inspect.signature(cls).parameters) - {"kwargs"}
         cls.refuse_unknown(overrides)
@@ -141,7 +146,9 @@ class Configured:
         return cls(**{name: value for name, value in values.items() if name in known} | overrides)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object) -> Self:
+    def from_pretrained(
+        cls: type[Made], pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object
+    ) -> Made:
         """Settings of a checkpoint folder or hub name; `kwargs` override them.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self, cast
+from typing import ClassVar, cast
 
 import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase
@@ -95,7 +95,9 @@ class LlavaNextVideoProcessor:
         return self._placeholders.ids["video"]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object) -> Self:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: object
+    ) -> LlavaNextVideoProcessor:
         """The processor of a checkpoint folder of any era, or of a checkpoint of the hub.
 
         `kwargs` are the hub's (`revision`, `token`, `cache_dir`, `local_files_only`, ...) or override the

@@ -1,0 +1,246 @@
+"""The front door answers, streams and refuses; the engine and the reference agree behind it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from safetensors.torch import load_file, save_file
+
+from llava_next_video import VideoAssistant
+from llava_next_video.errors import (
+    CapacityError,
+    CheckpointError,
+    ConfigError,
+    MediaError,
+    PromptError,
+    SamplingError,
+)
+from llava_next_video.media import Clip, Picture, Sampling
+from llava_next_video.messages import Image, Video
+
+
+@pytest.fixture(scope="module")
+def assistant(tiny_checkpoint: Path) -> VideoAssistant:
+    return VideoAssistant.load(tiny_checkpoint, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_checkpoint: Path) -> VideoAssistant:
+    return VideoAssistant.load(tiny_checkpoint, reference=True)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Pillow.Image:
+    return Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8))
+
+
+def test_the_engine_says_what_the_reference_says(
+    assistant: VideoAssistant, reference: VideoAssistant, square_clip: Path, picture: Pillow.Image
+) -> None:
+    for media in (square_clip, picture, [square_clip, picture], []):
+        fast = assistant.ask(media, "What happens?", max_new_tokens=12)
+        plain = reference.ask(media, "What happens?", max_new_tokens=12)
+        assert fast.text == plain.text
+        assert fast.finish_reason == plain.finish_reason
+        assert fast.usage.prompt_tokens == plain.usage.prompt_tokens
+
+
+def test_visual_tokens_are_frames_times_pooled_patches(assistant: VideoAssistant, square_clip: Path) -> None:
+    answer = assistant.ask(square_clip, "What happens?", frames=6, max_new_tokens=1)
+    assert answer.usage.visual_tokens == 6 * 2 * 2  # 56 / 14 = 4 patches a side, pooled by 2
+    assert answer.usage.completion_tokens == 1
+    assert answer.finish_reason == "length"
+
+
+def test_an_answer_shows_the_frames_that_the_model_saw(assistant: VideoAssistant, square_clip: Path) -> None:
+    (clip,) = assistant.ask(square_clip, "?", frames=Sampling(frames=4), max_new_tokens=1).seen
+    assert isinstance(clip, Clip)
+    assert clip.indices == (0, 6, 12, 18)  # arange(4) * 24 // 4
+    assert clip.times_s == pytest.approx((0.0, 0.5, 1.0, 1.5))
+
+
+def test_the_pieces_of_a_stream_join_to_the_answer(
+    assistant: VideoAssistant, reference: VideoAssistant, square_clip: Path
+) -> None:
+    for one in (assistant, reference):
+        pieces = list(one.stream(square_clip, "What happens?", max_new_tokens=16))
+        assert len(pieces) > 1
+        assert "".join(pieces) == one.ask(square_clip, "What happens?", max_new_tokens=16).text
+
+
+def test_a_stream_that_is_closed_leaves_nothing_running(
+    assistant: VideoAssistant, reference: VideoAssistant, square_clip: Path
+) -> None:
+    for one in (assistant, reference):
+        pieces = one.stream(square_clip, "What happens?", max_new_tokens=200)
+        next(pieces)
+        pieces.close()
+        one.network.step()
+        assert not one.network.busy
+
+
+def test_an_answer_ends_before_a_stop_string(assistant: VideoAssistant, square_clip: Path) -> None:
+    whole = assistant.ask(square_clip, "What happens?", max_new_tokens=24).text
+    stop = whole[5:8]
+    answer = assistant.ask(square_clip, "What happens?", max_new_tokens=24, stop=stop)
+    assert answer.text == whole[: whole.index(stop)].rstrip()
+    assert answer.finish_reason == "stop"
+
+
+def test_many_questions_are_answered_in_order(
+    assistant: VideoAssistant, reference: VideoAssistant, square_clip: Path, picture: Pillow.Image
+) -> None:
+    questions = [
+        *[(square_clip, f"What happens at {n}?") for n in range(6)],
+        (picture, "What is it?"),
+        ([picture, square_clip], "Which?"),
+    ]
+    together = [str(answer) for answer in assistant.ask_many(questions, max_new_tokens=8)]
+    assert together == [reference.ask(*question, max_new_tokens=8).text for question in questions]
+
+
+def test_a_second_question_about_a_clip_finds_its_tokens_computed(
+    tiny_checkpoint: Path, square_clip: Path
+) -> None:
+    assistant = VideoAssistant.load(tiny_checkpoint)
+    first = assistant.ask(square_clip, "What happens?", frames=8, max_new_tokens=2).usage
+    second = assistant.ask(square_clip, "Who is there?", frames=8, max_new_tokens=2).usage
+    assert first.cached_tokens == 0
+    assert second.cached_tokens >= 32  # two pages of 16 tokens lie within "USER: " and 8 x 4 visual tokens
+
+
+def test_a_chat_may_show_several_media_over_its_turns(
+    assistant: VideoAssistant, square_clip: Path, picture: Pillow.Image
+) -> None:
+    answer = assistant.chat(
+        [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": picture}, {"type": "text", "text": "What?"}],
+            },
+            {"role": "assistant", "content": "Noise."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "video_url", "video_url": {"url": str(square_clip)}},
+                    {"type": "text", "text": "And this?"},
+                ],
+            },
+        ],
+        max_new_tokens=4,
+    )
+    assert [type(seen) for seen in answer.seen] == [Picture, Clip]
+
+
+def test_the_kind_of_a_medium_can_be_said(assistant: VideoAssistant, square_clip: Path) -> None:
+    frames = np.zeros((3, 32, 32, 3), np.uint8)
+    assert isinstance(assistant.ask(Video(source=frames), "?", max_new_tokens=1).seen[0], Clip)
+    assert isinstance(assistant.ask(Image(source=frames[0]), "?", max_new_tokens=1).seen[0], Picture)
+
+
+def test_a_seed_repeats_a_sampled_answer(assistant: VideoAssistant, square_clip: Path) -> None:
+    def sampled(seed: int) -> str:
+        return assistant.ask(square_clip, "?", max_new_tokens=12, temperature=1.0, seed=seed).text
+
+    assert sampled(1) == sampled(1)
+    assert sampled(1) != sampled(2)
+
+
+def test_placeholder_ids_that_disagree_follow_the_tokenizer(
+    tiny_checkpoint: Path, tmp_path: Path, square_clip: Path, assistant: VideoAssistant
+) -> None:
+    folder = tmp_path / "swapped"
+    shutil.copytree(tiny_checkpoint, folder)
+    config = (folder / "config.json").read_text()
+    true = assistant.processor.video_token_id
+    config = config.replace(f'"video_token_index": {true}', f'"video_token_index": {true + 7}')
+    (folder / "config.json").write_text(config)
+    with pytest.warns(UserWarning, match="the tokenizer's are used") as warned:
+        other = VideoAssistant.load(folder, dtype="float32")
+    assert len(warned) == 1
+    asked = (square_clip, "What happens?")
+    assert other.ask(*asked, max_new_tokens=4).text == assistant.ask(*asked, max_new_tokens=4).text
+
+
+@pytest.mark.parametrize(
+    ("sampling", "says"),
+    [
+        ({"max_new_token": 3}, "did you mean 'max_new_tokens'"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+    ],
+)
+def test_a_wrong_generation_setting_is_named(
+    assistant: VideoAssistant, square_clip: Path, sampling: dict[str, object], says: str
+) -> None:
+    with pytest.raises(SamplingError, match=says):
+        assistant.ask(square_clip, "?", **sampling)
+
+
+def test_a_prompt_beyond_the_context_is_refused_with_both_numbers(
+    assistant: VideoAssistant, reference: VideoAssistant
+) -> None:
+    frames = np.zeros((1100, 8, 8, 3), np.uint8)  # 4,400 visual tokens, 4,096 positions
+    for one in (assistant, reference):
+        with pytest.raises(CapacityError, match=r"4[45]\d\d .*4096"):
+            one.ask(frames, "?", frames=1100)
+
+
+def test_one_bad_clip_does_not_harm_the_next_question(
+    assistant: VideoAssistant, square_clip: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "text.mp4"
+    bad.write_text("not a clip")
+    with pytest.raises(MediaError, match=r"text\.mp4"):
+        list(assistant.ask_many([(Video(source=bad), "?"), (square_clip, "?")], max_new_tokens=2))
+    assert assistant.ask(square_clip, "?", max_new_tokens=2).usage.completion_tokens == 2
+    assert not assistant.network.busy
+
+
+def test_a_conversation_must_end_with_the_user(assistant: VideoAssistant) -> None:
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+    with pytest.raises(PromptError, match="end with a user's message"):
+        assistant.chat(messages)
+
+
+def test_a_medium_without_a_source_is_refused(assistant: VideoAssistant) -> None:
+    with pytest.raises(PromptError, match="gives none"):
+        assistant.chat([{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "?"}]}])
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        ({"device": "gpu9"}, "device 'gpu9' is not usable here"),
+        ({"dtype": "int3"}, "unknown dtype 'int3'"),
+        ({"quantize": "int2"}, "unknown quantisation 'int2'"),
+        ({"quantize": "int8", "reference": True}, "the reference network has none"),
+    ],
+)
+def test_wishes_that_cannot_be_honoured_are_refused(
+    tiny_checkpoint: Path, wishes: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        VideoAssistant.load(tiny_checkpoint, **wishes)  # type: ignore[arg-type]
+
+
+def test_the_reference_refuses_what_only_the_engine_does(
+    reference: VideoAssistant, square_clip: Path
+) -> None:
+    with pytest.raises(ConfigError, match="does not honour presence_penalty"):
+        reference.ask(square_clip, "?", presence_penalty=0.5)
+
+
+def test_a_checkpoint_with_missing_weights_names_them(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "holes"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["image_newline"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="image_newline"):
+        VideoAssistant.load(folder)

@@ -1,0 +1,167 @@
+"""The command answers on stdout, and refuses in one sentence with exit code 1."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llava_next_video import VideoAssistant
+from llava_next_video.cli import run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs the command; gives exit code, stdout and stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llava-next-video", *map(str, words)])
+        code = run()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_the_answer_alone_goes_to_stdout(command, tiny_checkpoint: Path, square_clip: Path) -> None:
+    code, out, err = command(
+        "ask", square_clip, "What happens?", "--model", tiny_checkpoint, "--max-new-tokens", 8
+    )
+    expected = VideoAssistant.load(tiny_checkpoint).ask(square_clip, "What happens?", max_new_tokens=8)
+    assert (code, out) == (0, f"{expected.text}\n")
+    assert err == f"loading {tiny_checkpoint}\n"
+
+
+def test_json_tells_what_the_model_saw(
+    command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "black.png")
+    code, out, _ = command(
+        "ask", square_clip, tmp_path / "black.png", "Which?", "--model", tiny_checkpoint,
+        "--frames", 4, "--max-new-tokens", 2, "--json",
+    )  # fmt: skip
+    told = json.loads(out)
+    assert code == 0
+    assert told["question"] == "Which?"
+    assert told["usage"]["completion_tokens"] == 2
+    assert [medium["kind"] for medium in told["media"]] == ["video", "image"]
+    assert told["media"][0]["frame_times_s"] == [0.0, 0.5, 1.0, 1.5]
+    assert told["media"][0]["sampling"]["how"] == "uniform"
+    assert told["media"][1]["size"] == {"height": 30, "width": 40}
+
+
+def test_usage_goes_to_stderr(command, tiny_checkpoint: Path, square_clip: Path) -> None:
+    _, out, err = command(
+        "ask", square_clip, "?", "--model", tiny_checkpoint, "--max-new-tokens", 3, "--usage"
+    )
+    assert json.loads(err.splitlines()[-1])["completion_tokens"] == 3
+    assert "completion_tokens" not in out
+
+
+def test_frames_per_second_choose_the_moments(command, tiny_checkpoint: Path, square_clip: Path) -> None:
+    _, out, _ = command(
+        "ask", square_clip, "?", "--model", tiny_checkpoint, "--fps", 3, "--json", "--max-new-tokens", 1
+    )
+    assert json.loads(out)["media"][0]["frame_times_s"] == pytest.approx([n / 3 for n in range(6)], abs=1e-3)
+
+
+def test_a_contact_sheet_is_drawn(command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    code, _, _ = command(
+        "ask", square_clip, "?", "--model", tiny_checkpoint, "--contact-sheet", sheet, "--max-new-tokens", 1
+    )
+    drawn = np.asarray(Image.open(sheet).convert("RGB")).astype(int)
+    reddish = (drawn[..., 0] > 150) & (drawn[..., 2] < 100)
+    assert code == 0
+    assert reddish.sum() > 500  # the square of the clip
+
+
+@pytest.fixture
+def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, Path]:
+    """Files and folders that cannot be used."""
+    (tmp_path / "text.mp4").write_text("this is no clip\n" * 50)
+    (tmp_path / "zero.mp4").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cut.mp4").write_bytes(square_clip.read_bytes()[:300])
+    for name in ("corrupt", "pickle", "configless"):
+        shutil.copytree(tiny_checkpoint, tmp_path / name)
+    (tmp_path / "corrupt" / "model.safetensors").write_bytes(b"\x10" + bytes(500))
+    (tmp_path / "pickle" / "model.safetensors").rename(tmp_path / "pickle" / "pytorch_model.bin")
+    (tmp_path / "configless" / "config.json").unlink()
+    return {path.name: path for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("medium", "flags", "says"),
+    [
+        ("absent.mp4", [], r"absent\.mp4: no such file or folder"),
+        ("empty", [], "empty"),
+        ("text.mp4", [], r"text\.mp4"),
+        ("zero.mp4", [], r"zero\.mp4"),
+        ("cut.mp4", [], r"cut\.mp4"),
+        (None, ["--frames", "0"], "0"),
+        (None, ["--frames=-3"], "-3"),
+        (None, ["--fps", "0"], "0"),
+        (None, ["--sampler", "lucky"], "unknown sampler 'lucky'; known: uniform, linspace, fps"),
+        (None, ["--sampler", "linspace", "--fps", "2"], "contradict each other"),
+        (None, ["--frame", "3"], "No such option: --frame .*--frames"),
+        (None, ["--dtype", "int3"], "unknown dtype 'int3'"),
+        (None, ["--temperature", "-1"], "temperature is -1"),
+        (None, ["--contact-sheet", "/nowhere/sheet.png"], "its folder does not exist"),
+        (None, ["--model", "{corrupt}"], "corrupt"),
+        (None, ["--model", "{pickle}"], "pickle"),
+        (None, ["--model", "{configless}"], r"no config\.json"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_1(
+    command,
+    tiny_checkpoint: Path,
+    square_clip: Path,
+    bad: dict[str, Path],
+    medium: str | None,
+    flags: list[str],
+    says: str,
+    tmp_path: Path,
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    flags = [flag.format(**{name: path for name, path in bad.items() if "." not in name}) for flag in flags]
+    clip = square_clip if medium is None else tmp_path / medium
+    code, out, err = command("ask", clip, "What happens?", "--model", tiny_checkpoint, *flags)
+    last = err.splitlines()[-1]
+    assert (code, out) == (1, "")
+    assert re.search(says, last), err
+    assert last.startswith("llava-next-video: ")
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_question_without_a_medium_is_explained(command) -> None:
+    code, _, err = command("ask", "What happens?", "--model", "anything")
+    assert code == 1
+    assert "stands alone" in err
+
+
+def test_a_missing_argument_is_wrong_usage(command) -> None:
+    code, _, err = command("ask")
+    assert code == 2
+    assert "Missing argument" in err
+
+
+def test_a_random_checkpoint_of_an_unknown_preset_lists_the_known_ones(command, tmp_path: Path) -> None:
+    code, _, err = command("convert", "random", "--preset", "huge", tmp_path / "out")
+    assert (code, err) == (1, "llava-next-video: unknown preset 'huge'; known: tiny, mid, 7b\n")
+
+
+def test_env_prints_what_a_bug_report_needs(command) -> None:
+    import torch
+
+    code, out, _ = command("env")
+    assert code == 0
+    assert re.search(rf"^torch +{re.escape(torch.__version__.split('+')[0])}", out, re.M)
+    assert re.search(r"^cuda +", out, re.M)

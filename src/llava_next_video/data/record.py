@@ -85,6 +85,18 @@ class Preference:
 Sample = Record | Preference
 
 
+def bare(record: Record) -> Record:
+    """The record without the words of its users: what the assistant says follows the bare media.
+
+    >>> from llava_next_video.messages import Text
+    >>> turns = (Turn(role="user", parts=(Video(source="a.mp4"), Text(text="What is it?"))),)
+    >>> bare(Record(id="a", turns=turns, place=Place(file="a.json", line=1))).turns[0].parts
+    (Video(source='a.mp4'),)
+    """
+    turns = [turn if turn.role != "user" else Turn(role="user", parts=turn.media) for turn in record.turns]
+    return Record(id=record.id, turns=tuple(turns), place=record.place)
+
+
 def source_name(source: object) -> str:
     """A medium's name for a report: its path or URL, or what it is."""
     match source:

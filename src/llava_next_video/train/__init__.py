@@ -1,0 +1,1 @@
+"""Learning: recipes, tunable parts, objectives and one loop."""

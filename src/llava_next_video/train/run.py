@@ -1,0 +1,237 @@
+"""From a recipe to a trained model: load, open parts, learn, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from llava_next_video.data.collate import Collator
+from llava_next_video.data.dataset import Rules, Samples
+from llava_next_video.data.decoder import Decoder
+from llava_next_video.data.encode import TextEncoder
+from llava_next_video.data.mixture import gather
+from llava_next_video.data.record import Preference, Record, Sample, bare
+from llava_next_video.errors import CapacityError, ConfigError, DataError
+from llava_next_video.media import Sampling
+from llava_next_video.model import LlavaNextVideoForConditionalGeneration
+from llava_next_video.model.context import context_limit
+from llava_next_video.processing import LlavaNextVideoProcessor
+from llava_next_video.processing.chat import pick_template
+from llava_next_video.train.journal import Journal, Report
+from llava_next_video.train.loop import Loop
+from llava_next_video.train.objectives import imitate
+from llava_next_video.train.parts import (
+    PartRow,
+    add_adapters,
+    open_parts,
+    parameter_groups,
+    part_table,
+    quantisation,
+    table_text,
+)
+from llava_next_video.train.recipe import DataSettings, Recipe, Stage, read_recipe, tuned_parts
+from llava_next_video.train.saving import checkpoints, clear_attempts, write_whole
+
+FINAL, SETTINGS = "final", "recipe.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What came out of a run.
+
+    Attributes:
+        folder: The trained model, or its adapter, with its processor.
+        loss: Mean loss over the steps of this run (not of those before a resume).
+        dropped: Samples that were left out because of their media or length.
+        table: What learned, and how fast.
+    """
+
+    folder: Path
+    steps: int
+    loss: float
+    dropped: int
+    table: tuple[PartRow, ...]
+
+
+def run_training(
+    recipe_path: str | os.PathLike[str],
+    stage: Stage,
+    overrides: Sequence[str] = (),
+    *,
+    report: Report = lambda line: None,
+) -> Trained:
+    """Train as the recipe says; a run that was interrupted goes on where its last checkpoint was.
+
+    Args:
+        recipe_path: A TOML file.
+        stage: `align` or `sft`.
+        overrides: Settings over those of the file, `learning.lr=1e-4`.
+        report: Gets lines for people: the table of what learns, progress, dropped samples.
+
+    Raises:
+        ConfigError: A setting that cannot be honoured.
+        DataError: A sample that cannot be used.
+        CapacityError: A sample beyond the context, or no room to save.
+    """
+    recipe = read_recipe(recipe_path, stage, overrides)
+    if not recipe.data.sources:
+        raise ConfigError("the recipe names no data; add data.sources or data.mixture")
+    samples = gather(recipe.data.sources, recipe.seed)
+    processor = LlavaNextVideoProcessor.from_pretrained(recipe.model)
+    return train(load_model(recipe), processor, samples, recipe, report=report)
+
+
+def load_model(recipe: Recipe) -> LlavaNextVideoForConditionalGeneration:
+    """The model that the recipe starts from, in the precision it learns in."""
+    narrow = recipe.learning.precision == "bfloat16_weights"
+    settings: dict[str, object] = {"dtype": torch.bfloat16 if narrow else torch.float32}
+    quantised = quantisation(recipe.lora)
+    if quantised is not None:
+        settings |= {"quantization_config": quantised, "dtype": torch.bfloat16}
+    return LlavaNextVideoForConditionalGeneration.from_pretrained(recipe.model, **settings)
+
+
+def train(
+    model: LlavaNextVideoForConditionalGeneration,
+    processor: LlavaNextVideoProcessor,
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    *,
+    report: Report = lambda line: None,
+) -> Trained:
+    """Train a model at hand on samples at hand; otherwise as `run_training`."""
+    output = Path(recipe.output)
+    output.mkdir(parents=True, exist_ok=True)
+    clear_attempts(output)
+    resumed = _last_checkpoint(output, recipe)
+    set_seed(recipe.seed)
+    records = _records(samples, recipe.data)
+    limit = context_limit(model.config)
+    parts = tuned_parts(recipe)
+    network: nn.Module = model
+    if recipe.lora.rank:
+        network = add_adapters(model, recipe.lora, parts)
+    else:
+        open_parts(model, parts)
+    if recipe.learning.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    learning = recipe.learning
+    groups = parameter_groups(
+        network, lr=learning.lr, rates=learning.rates, weight_decay=0.0, matrices_apart=False
+    )
+    table = part_table(network, groups)
+    report(table_text(table))
+    with Decoder(timeout_s=recipe.data.timeout_s) as decoder:
+        data = Samples(
+            records,
+            encoder=text_encoder(processor, recipe.data),
+            processor=processor,
+            layouts=model.config,
+            rules=rules(recipe.data, limit),
+            decoder=decoder,
+        )
+        journal = Journal(output, report)
+        loop = Loop(
+            network,
+            recipe=recipe,
+            objective=imitate,
+            samples=data,
+            collator=Collator(_padding(processor)),
+            processor=processor,
+            journal=journal,
+        )
+        report(f"{len(records):,} samples in {len(data):,} sequences of up to {max(data.lengths):,} tokens")
+        result = loop.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if loop.is_world_process_zero():
+        write_whole(output / FINAL, lambda folder: loop.save_model(str(folder), _internal_call=True))
+    return Trained(
+        folder=output / FINAL,
+        steps=result.global_step,
+        loss=result.training_loss,
+        dropped=len(journal.dropped),
+        table=tuple(table),
+    )
+
+
+def text_encoder(processor: LlavaNextVideoProcessor, settings: DataSettings) -> TextEncoder:
+    """The encoder of the checkpoint's own template, or of the one that the recipe names."""
+    return TextEncoder(
+        processor.tokenizer,
+        pick_template(settings.template, processor.chat_template),
+        image_token=processor.image_token,
+        video_token=processor.video_token,
+    )
+
+
+def rules(settings: DataSettings, limit: int) -> Rules:
+    """How samples are made ready for a model with that context.
+
+    Raises:
+        CapacityError: The recipe wants a longer context than the model has.
+    """
+    context = settings.context or limit
+    if context > limit:
+        raise CapacityError(
+            f"data.context is {context}, and the model has positions for {limit}; take it out, or start from "
+            "a checkpoint with a larger rope factor"
+        )
+    return Rules(
+        sampling=Sampling(
+            how=settings.sampling, frames=settings.frames, per_second=settings.frames_per_second
+        ),
+        context=context,
+        pack_tokens=settings.pack_tokens if settings.pack else None,
+        too_long=settings.too_long,
+        bad_media=settings.bad_media,
+    )
+
+
+def _records(samples: Sequence[Sample], settings: DataSettings) -> list[Record]:
+    records: list[Record] = []
+    for sample in samples:
+        if isinstance(sample, Preference):
+            raise DataError(f"{sample.place}: a preference pair; this stage learns from conversations")
+        records.append(bare(sample) if settings.bare else sample)
+    if not records:
+        raise DataError("there are no samples to learn from; see data.sources and their take")
+    return records
+
+
+def _padding(processor: LlavaNextVideoProcessor) -> int:
+    tokenizer = processor.tokenizer
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return int(padding or 0)
+
+
+def _last_checkpoint(output: Path, recipe: Recipe) -> Path | None:
+    """Where to go on; the settings that decide the steps must be those of the run so far.
+
+    Raises:
+        ConfigError: They are not, or the run is not to be resumed.
+    """
+    settings = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    for name in ("output", "resume", "saving", "trainer"):
+        del settings[name]
+    for name in ("workers", "timeout_s", "bad_media"):
+        del settings["data"][name]
+    found, path = checkpoints(output), output / SETTINGS
+    if found and not recipe.resume:
+        raise ConfigError(f"{output} has {found[-1].name}, and resume is false; choose another output")
+    if found and path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(key for key in settings if before.get(key) != settings[key])
+        if changed:
+            raise ConfigError(
+                f"{output} was trained so far with another {changed[0]!r}; restore it to go on, or choose "
+                "another output to start anew"
+            )
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return found[-1] if found else None

@@ -19,7 +19,7 @@ $(REFEREES)/.ready: $(READY)
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m llava_next_video.cli demo
+	$(BIN)/python runs/demo.py
 
 test: $(READY)
 	$(BIN)/pytest

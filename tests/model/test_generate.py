@@ -198,3 +198,20 @@ def test_rows_padded_at_their_end_cannot_continue_a_cache(pair, batch):
     mask[:, -1] = 0
     with pytest.raises(PromptError, match="cannot continue a cache"):
         pair[0].generate(longer, attention_mask=mask, past_key_values=first.past_key_values, **TOKENS)
+
+
+def test_features_computed_once_answer_several_questions(pair, batch):
+    inputs = batch([[1, ("video", 2), 5, 6]])
+    clip = inputs.pop("pixel_values_videos")
+    encoded = {"video": pair[0].get_video_features(clip)}
+    for question in (inputs["input_ids"], inputs["input_ids"].flip(1)):
+        asked = {"input_ids": question, "attention_mask": torch.ones_like(question)}
+        found = pair[0].generate(**asked, mm_encoder_outputs=encoded, **TOKENS, num_beams=2)
+        assert torch.equal(found, pair[1].generate(**asked, pixel_values_videos=clip, **TOKENS, num_beams=2))
+
+
+def test_pixels_and_features_are_not_given_together(pair, batch):
+    inputs = batch([[1, ("video", 2), 5]])
+    encoded = {"video": pair[0].get_video_features(inputs["pixel_values_videos"])}
+    with pytest.raises(ValueError, match="not both"):
+        pair[0](**inputs, mm_encoder_outputs=encoded)

@@ -4,6 +4,7 @@ A weight that the file does not have is never made up, and a pickle is never ope
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 from safetensors import SafetensorError
 
 from llava_next_video.errors import CheckpointError
-from llava_next_video.model.layouts import surplus
 
 MODEL_TYPE = "llava_next_video"
 
@@ -43,14 +43,16 @@ def refuse_folder(folder: Path) -> None:
     raise CheckpointError(f"{folder} has no *.safetensors file with weights")
 
 
-def refuse_loading(name: str, info: Mapping[str, Any], *, allows_other_sizes: bool, has_head: bool) -> None:
+def refuse_loading(
+    name: str, info: Mapping[str, Any], *, allows_other_sizes: bool, spare: tuple[str, ...] = ()
+) -> None:
     """Raise when weights of the model did not come from the file, or the file has weights of something else.
 
     Args:
         name: The folder or hub name, for the message.
         info: What transformers reports about a load.
         allows_other_sizes: The caller asked for new weights where the sizes differ.
-        has_head: The model has a language head; without one, `lm_head` in the file is expected.
+        spare: How the names of weights start that may be left over.
 
     Raises:
         CheckpointError: with the names of the weights.
@@ -62,20 +64,31 @@ def refuse_loading(name: str, info: Mapping[str, Any], *, allows_other_sizes: bo
     if info["mismatched_keys"] and not allows_other_sizes:
         sizes = [f"{key} {tuple(has)} for {tuple(wants)}" for key, has, wants in info["mismatched_keys"]]
         raise CheckpointError(f"{name} does not fit its config.json: {_named(sorted(sizes))}")
-    unknown = [key for key in surplus(info["unexpected_keys"]) if has_head or "lm_head" not in key]
+    unknown = sorted(key for key in info["unexpected_keys"] if not key.startswith(spare))
     if unknown:
         raise CheckpointError(f"{name} has weights that its config.json has no place for: {_named(unknown)}")
 
 
 @contextmanager
 def named_failures(name: str) -> Iterator[None]:
-    """Turn what transformers and safetensors raise about files into one sentence about the checkpoint."""
+    """Turn what transformers and safetensors say about files into one sentence about the checkpoint.
+
+    Their table of missing and unknown weights is left out: the sentence names them.
+    """
+    talker = logging.getLogger("transformers.modeling_utils")
+    talker.addFilter(_is_no_report)
     try:
         yield
     except SafetensorError as error:
         raise CheckpointError(f"{name} has a corrupt or incomplete safetensors file: {error}") from error
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+    finally:
+        talker.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in str(record.msg)
 
 
 def _named(keys: list[str]) -> str:

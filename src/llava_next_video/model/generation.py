@@ -19,7 +19,7 @@ from llava_next_video.model.modeling import Encoded, Layers, LlavaNextVideoModel
 from llava_next_video.model.outputs import LlavaNextVideoCausalLMOutputWithPast
 from llava_next_video.model.pixels import Pixels
 from llava_next_video.model.placement import to_left_padding
-from llava_next_video.model.pretrained import LlavaNextVideoPreTrainedModel
+from llava_next_video.model.pretrained import LlavaNextVideoPreTrainedModel, accept_every_layout
 
 logger = logging.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
         self.model = model
         text = self.config.text_config
         self.lm_head: nn.Module = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
-        self.register_load_state_dict_pre_hook(self._accept_every_layout)
+        self.register_load_state_dict_pre_hook(accept_every_layout)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -112,6 +112,8 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
             PromptError: placeholders and media do not match.
             CapacityError: the prompt is longer than the context.
         """
+        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise ValueError("labels need the logits of every place; leave out logits_to_keep")
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -176,7 +178,10 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
         past = kwargs.get("past_key_values")
         starts = past is None or not int(past.get_seq_length())
         self._pad_left(kwargs, generation_config or self.generation_config, starts=starts)
-        if starts and kwargs.get("mm_encoder_outputs") is None:
+        if (encoded := kwargs.get("mm_encoder_outputs")) is not None:
+            # Beams repeat the features inside the outputs they are given; a caller may use his again.
+            kwargs["mm_encoder_outputs"] = {kind: copy.copy(output) for kind, output in encoded.items()}
+        elif starts:
             self._refuse_mismatch(kwargs)
         generation_config = self._stay_in_context(kwargs, generation_config)
         return super().generate(None, generation_config, *args, **kwargs)

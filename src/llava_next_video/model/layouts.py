@@ -1,15 +1,14 @@
 """Names of the weights in the four layouts found on disk.
 
-    A  hub (conversion script, transformers 4.42-4.57)  language_model.model.* vision_tower.vision_model.*
-    B  transformers 5, saved from a fresh model         language_model.model.* vision_tower.*
-    C  in memory, transformers 4.52-4.57                model.language_model.* model.vision_tower.vision_model.*
-    D  in memory, transformers 5, and here              model.language_model.* model.vision_tower.*
+    A  hub (conversion script, transformers 4.42-4.57)  language_model.model.*  vision_tower.vision_model.*
+    B  transformers 5, saved from a fresh model         language_model.model.*  vision_tower.*
+    C  in memory, transformers 4.52-4.57         model.language_model.*  model.vision_tower.vision_model.*
+    D  in memory, transformers 5, and here       model.language_model.*  model.vision_tower.*
 
 Knows names only: no files, no tensors.
 """
 
 import re
-from collections.abc import Iterable
 
 RENAMES: dict[str, str] = {
     r"^language_model\.lm_head\.": "lm_head.",
@@ -30,7 +29,6 @@ _TO_HUB = (
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("model.image_newline", "image_newline"),
 )
-_HARMLESS = re.compile(r"(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)$")
 
 
 def in_memory(key: str) -> str:
@@ -62,12 +60,3 @@ def on_hub(key: str) -> str:
         if key.startswith(prefix):
             return replacement + key.removeprefix(prefix)
     return key
-
-
-def surplus(keys: Iterable[str]) -> list[str]:
-    """Unexpected keys that carry weights; buffers that every version computes for itself are left out.
-
-    >>> surplus(["language_model.model.layers.0.self_attn.rotary_emb.inv_freq", "adapter.weight"])
-    ['adapter.weight']
-    """
-    return sorted(key for key in keys if not _HARMLESS.search(key))

@@ -1,6 +1,10 @@
-"""What the network returns."""
+"""What the network returns.
+
+The first field of each record may also be given a dict of all of them, as accelerate does: hence its type.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import Cache
@@ -20,7 +24,7 @@ class LlavaNextVideoModelOutputWithPast(ModelOutput):
         video_hidden_states: Visual tokens of all clips, one after the other: tokens x width.
     """
 
-    last_hidden_state: Tensor | None = None
+    last_hidden_state: Any = None
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -42,7 +46,7 @@ class LlavaNextVideoCausalLMOutputWithPast(ModelOutput):
         video_hidden_states: Visual tokens of all clips, one after the other: tokens x width.
     """
 
-    loss: Tensor | None = None
+    loss: Any = None
     logits: Tensor | None = None
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor | None, ...] | None = None

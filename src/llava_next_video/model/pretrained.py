@@ -71,8 +71,8 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
                 **kwargs,
             )
         if not is_adapter:
-            has_head = hasattr(model, "lm_head")
-            refuse_loading(name, info, allows_other_sizes=allows_other_sizes, has_head=has_head)
+            head = () if hasattr(model, "lm_head") else ("lm_head.", "language_model.lm_head.")
+            refuse_loading(name, info, allows_other_sizes=allows_other_sizes, spare=head)
         return (model, info) if wants_info else model
 
     def save_pretrained(
@@ -106,11 +106,9 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
     def _saved_name(self, key: str) -> str:
         return on_hub(key if hasattr(self, "lm_head") else f"model.{key}")
 
-    def _accept_every_layout(
-        self, _module: nn.Module, state_dict: dict[str, Any], prefix: str, *_rest: Any
-    ) -> None:
-        """Rename the keys of a state dict that `load_state_dict` was given, as a resumed Trainer does."""
-        if prefix:
-            return
+
+def accept_every_layout(_module: nn.Module, state_dict: dict[str, Any], prefix: str, *_rest: Any) -> None:
+    """A `load_state_dict` pre-hook that renames the keys: a resumed Trainer loads the files that we saved."""
+    if not prefix:
         for key in list(state_dict):
             state_dict[in_memory(key)] = state_dict.pop(key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from llava_next_video.errors import ConfigError, MediaError
-from llava_next_video.media import Clip, Sampling, Source, moments, read_clip
-from llava_next_video.processing.pictures import as_rgb
+from llava_next_video.media import Clip, Sampling, moments, read_clip
+from llava_next_video.processing.pictures import as_rgb, encoded_source
 from llava_next_video.processing.settings import ChannelOrder
 
 CHANNELS = (1, 3, 4)
@@ -83,7 +82,7 @@ def read_footage(
         MediaError: It is no clip, or its frames do not fit together.
     """
     if not isinstance(video, Clip | np.ndarray | Tensor) and not _is_frames(video):
-        video = read_clip(cast(Source, video), sampling or Sampling())
+        video = read_clip(encoded_source(video), sampling or Sampling())
         sampling = None
     if isinstance(video, Clip):
         if sampling is not None and sampling != video.sampling:
@@ -162,7 +161,10 @@ def _stacked(video: object) -> Tensor:
 
 
 def _as_tensor(array: object) -> Tensor:
-    tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    if not isinstance(array, Tensor):
+        # torch would warn about memory it must not write to, although nothing here writes to it.
+        array = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    tensor = array
     if tensor.dtype == torch.uint8 or tensor.dtype == torch.float32:
         return tensor
     if tensor.dtype.is_floating_point:

@@ -20,6 +20,7 @@ from llava_next_video.processing.settings import PixelSettings, Resample
 from llava_next_video.size import Size
 
 Frames = Shaped[Tensor, "frames channels height width"]
+Seen = Shaped[Tensor, "frames channels rows columns"]
 
 ANTIALIASED: dict[Resample, Callable[..., Tensor]] = {
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa,
@@ -41,7 +42,7 @@ class _Window:
     padding: int
 
 
-def video_pixels(frames: Frames, settings: PixelSettings) -> Frames:
+def video_pixels(frames: Frames, settings: PixelSettings) -> Seen:
     """The frames resized, cropped, rescaled and normalised, in channels-first order.
 
     The result has the bits that transformers' own video processor gives on torchvision.
@@ -73,7 +74,7 @@ def video_pixels(frames: Frames, settings: PixelSettings) -> Frames:
     return pixels
 
 
-def resized(frames: Frames, size: Size, resample: Resample) -> Frames:
+def resized(frames: Frames, size: Size, resample: Resample) -> Seen:
     """The frames at that size, in the type they came in."""
     rows, columns = _window(size.height, size.height), _window(size.width, size.width)
     return torch.cat([_resized(frame, size, rows, columns, resample) for frame in frames.split(1)])

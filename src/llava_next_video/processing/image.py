@@ -13,8 +13,13 @@ from transformers import BatchFeature
 from llava_next_video.errors import ConfigError, MediaError
 from llava_next_video.processing.configured import Configured
 from llava_next_video.processing.folder import ProcessorFiles
-from llava_next_video.processing.pictures import Tiles, each_picture, picture_pixels, read_picture
-from llava_next_video.processing.settings import read_channel_order, read_pinpoints, read_tensor_kind
+from llava_next_video.processing.pictures import Tiles, each_picture, picture_pixels, read_picture, tile_side
+from llava_next_video.processing.settings import (
+    PixelSettings,
+    read_channel_order,
+    read_pinpoints,
+    read_tensor_kind,
+)
 from llava_next_video.size import Size
 
 PINPOINTS = ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
@@ -39,6 +44,7 @@ class LlavaNextImageProcessor(Configured):
     saved_as = "LlavaNextImageProcessor"
     file_name = "preprocessor_config.json"
     do_pad: bool
+    do_resize: bool
 
     def __init__(
         self,
@@ -62,6 +68,24 @@ class LlavaNextImageProcessor(Configured):
         self._remember(**given)
         self.image_grid_pinpoints = [list(pair) for pair in image_grid_pinpoints or PINPOINTS]
         self.settings()
+
+    def settings(self, **overrides: object) -> PixelSettings:
+        """The parsed settings, with those of a call in place of None.
+
+        Tiles are always cut from a resized picture; `do_resize` only speaks about a second resize of each tile.
+
+        Raises:
+            ConfigError: A value that cannot be honoured.
+        """
+        wanted = overrides.pop("do_resize", None)
+        parsed = super().settings(**overrides, do_resize=True)
+        tile = Size(tile_side(parsed), tile_side(parsed))
+        if not (self.do_resize if wanted is None else wanted) and parsed.resized(tile) != tile:
+            raise ConfigError(
+                f"do_resize=False, but tiles of {tile.height} pixels do not have the size {parsed.resized(tile)}; "
+                "set size and crop_size to the same"
+            )
+        return parsed
 
     @property
     def pinpoints(self) -> tuple[Size, ...]:

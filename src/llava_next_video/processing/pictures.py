@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -16,8 +17,8 @@ from llava_next_video.media import Picture, Source, read_image
 from llava_next_video.processing.settings import RESAMPLES, ChannelOrder, PixelSettings
 from llava_next_video.size import Size
 
-Pixels = UInt8[np.ndarray, "height width 3"]
-Tiles = Float32[np.ndarray, "tiles 3 height width"]
+Pixels = UInt8[np.ndarray, "_ _ 3"]
+Tiles = Float32[np.ndarray, "_ 3 height width"]
 
 
 def each_picture(images: object) -> Iterator[object]:
@@ -45,10 +46,24 @@ def read_picture(image: object, *, order: ChannelOrder | None, convert_rgb: bool
     if isinstance(image, np.ndarray | Tensor):
         image = _from_array(np.asarray(image.cpu()) if isinstance(image, Tensor) else image, order)
     elif not isinstance(image, Image.Image):
-        return read_image(cast(Source, image)).image
+        return read_image(encoded_source(image)).image
     if image.mode != "RGB" and not convert_rgb:
         raise MediaError(f"the picture is {image.mode}, and do_convert_rgb=False; expected RGB")
     return as_rgb(image)
+
+
+def encoded_source(source: object) -> Source:
+    """The source, if it is one that media can open.
+
+    Raises:
+        MediaError: It is nothing of the kind.
+    """
+    if isinstance(source, str | bytes | os.PathLike) or hasattr(source, "read"):
+        return cast(Source, source)
+    raise MediaError(
+        f"{type(source).__name__} is no clip or picture; "
+        "give a path, URL, bytes, file object, array or Pillow picture"
+    )
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

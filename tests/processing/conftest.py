@@ -1,10 +1,12 @@
 """A small processor and small media."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llava_next_video.convert.tokenizer import SMALL_TALK, byte_level_bpe
@@ -17,7 +19,7 @@ from llava_next_video.processing import (
 
 SIDE = 56
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
-LLAMA = Path(__file__).parents[3] / "shared" / "tokenizers" / "llama2" / "tokenizer.json"
+BESIDE = Path(__file__).parents[3] / "shared" / "tokenizers" / "llama2" / "tokenizer.json"
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast, **settings: object) -> LlavaNextVideoProcessor:
@@ -51,12 +53,19 @@ def processor(small_tokenizer) -> LlavaNextVideoProcessor:
 
 @pytest.fixture(scope="session")
 def llama_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the 7B checkpoints, where its vocabulary is at hand."""
-    if not LLAMA.exists():
-        pytest.skip("the Llama-2 vocabulary does not lie beside the repository")
+    """The tokenizer of the 7B checkpoints, from LNV_LLAMA_TOKENIZER or beside the repository."""
+    path = Path(os.environ.get("LNV_LLAMA_TOKENIZER", BESIDE))
+    if not path.is_file():
+        pytest.skip("no Llama-2 vocabulary; name its tokenizer.json in LNV_LLAMA_TOKENIZER")
+    core = Tokenizer.from_file(str(path))
+    # As the 7B checkpoints have it (`legacy=False`): only the very first word gets a space before it.
+    core.normalizer = normalizers.Sequence([])
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(LLAMA), bos_token="<s>", eos_token="</s>", unk_token="<unk>", padding_side="left"
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>", padding_side="left"
     )
+    if tokenizer.convert_tokens_to_ids("\N{LOWER ONE EIGHTH BLOCK}US") != 3148:
+        pytest.skip(f"{path.name} does not hold the Llama-2 vocabulary")
     tokenizer.add_tokens(["<video>", "<image>"], special_tokens=True)
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
     return tokenizer

@@ -10,7 +10,7 @@ UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextStream:
-    """Turns ids into text as they arrive, and cuts at the first stop string.
+    """Turns ids into text as they arrive, and cuts before the stop string that is complete first.
 
     Joined, the pieces are what decoding all ids at once gives, without special tokens and without white space
     at both ends. A piece is held back while it may still change: half a character, the beginning of a stop
@@ -18,7 +18,7 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
-        """Cut before the first of the `stop` strings that appears."""
+        """Without `stop` strings nothing is cut."""
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._ids: list[int] = []
@@ -57,10 +57,11 @@ class TextStream:
         if not self._begun:
             self._held = self._held.lstrip()
             self._begun = bool(self._held)
-        cut = min((at for one in self._stop if (at := self._held.find(one)) >= 0), default=None)
-        if cut is not None:
+        found = [(at + len(one), at) for one in self._stop if (at := self._held.find(one)) >= 0]
+        if found:
             self.stopped = True
-            return self._held[:cut].rstrip()
+            _, start = min(found)
+            return self._held[:start].rstrip()
         sure = len(self._held) if last else len(self._held) - self._uncertain()
         piece = self._held[:sure].rstrip()
         self._held = self._held[len(piece) :]

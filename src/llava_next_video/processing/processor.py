@@ -138,7 +138,7 @@ class LlavaNextVideoProcessor:
 
     def __call__(
         self,
-        text: str | Sequence[str] | None = None,
+        text: object = None,
         images: object = None,
         videos: object = None,
         padding: bool | str = False,
@@ -176,7 +176,7 @@ class LlavaNextVideoProcessor:
             max_length=max_length,
             return_tensors=return_tensors,
         )
-        texts = [text] if isinstance(text, str) else text or []
+        texts = [text] if isinstance(text, str) else cast("Sequence[str]", text or ())
         return self._inputs([Rendered(text=one) for one in texts], images, videos, call)
 
     def _inputs(

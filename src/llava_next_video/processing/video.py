@@ -51,7 +51,7 @@ class LlavaNextVideoImageProcessor(Configured):
     file_name = "video_preprocessor_config.json"
     do_sample_frames: bool | None
     num_frames: int | None
-    fps: float | None
+    fps: int | float | None
     sampler: str | None
 
     def __init__(
@@ -65,13 +65,13 @@ class LlavaNextVideoImageProcessor(Configured):
         do_rescale: bool = True,
         rescale_factor: int | float = 1 / 255,
         do_normalize: bool = True,
-        image_mean: float | Sequence[float] | None = None,
-        image_std: float | Sequence[float] | None = None,
+        image_mean: int | float | Sequence[float] | None = None,
+        image_std: int | float | Sequence[float] | None = None,
         do_convert_rgb: bool = True,
         *,
         do_sample_frames: bool | None = None,
         num_frames: int | None = None,
-        fps: float | None = None,
+        fps: int | float | None = None,
         sampler: str | None = None,
         **kwargs: object,
     ) -> None:
@@ -97,10 +97,10 @@ class LlavaNextVideoImageProcessor(Configured):
         do_center_crop: bool | None = None,
         crop_size: Mapping[str, int] | int | None = None,
         do_rescale: bool | None = None,
-        rescale_factor: float | None = None,
+        rescale_factor: int | float | None = None,
         do_normalize: bool | None = None,
-        image_mean: float | Sequence[float] | None = None,
-        image_std: float | Sequence[float] | None = None,
+        image_mean: int | float | Sequence[float] | None = None,
+        image_std: int | float | Sequence[float] | None = None,
         do_convert_rgb: bool | None = None,
         return_tensors: object = None,
         data_format: object = "channels_first",
@@ -109,7 +109,7 @@ class LlavaNextVideoImageProcessor(Configured):
         videos: object = None,
         do_sample_frames: bool | None = None,
         num_frames: int | None = None,
-        fps: float | None = None,
+        fps: int | float | None = None,
         sampler: str | None = None,
         video_metadata: object = None,
         return_metadata: bool = False,
@@ -192,7 +192,7 @@ class LlavaNextVideoImageProcessor(Configured):
         *,
         do_sample_frames: bool | None = None,
         num_frames: int | None = None,
-        fps: float | None = None,
+        fps: int | float | None = None,
         sampler: str | None = None,
     ) -> Sampling | None:
         """Which moments were asked for, by the call or by the processor's own settings; None if none were.

@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
         (folder / "model.safetensors").read_bytes()
         for folder in (tiny_checkpoint, tmp_path / "again", tmp_path / "other")
     )
-    assert first == again
+    assert again == first
     assert first != other
 
 

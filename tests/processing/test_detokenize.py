@@ -29,10 +29,10 @@ def test_bytes_that_form_no_character_join_to_what_decoding_gives(ids: list[int]
 
 
 @given(st.text(alphabet="abc \n"), st.lists(st.text(alphabet="abc ", min_size=1), max_size=3))
-def test_the_text_ends_before_the_first_stop_string(text: str, stop: list[str]) -> None:
+def test_the_text_ends_before_the_stop_string_that_is_complete_first(text: str, stop: list[str]) -> None:
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
-    cuts = [at for one in stop if (at := text.lstrip().find(one)) >= 0]
-    expected = text.lstrip()[: min(cuts)] if cuts else text
+    found = [(at + len(one), at) for one in stop if (at := text.lstrip().find(one)) >= 0]
+    expected = text.lstrip()[: min(found)[1]] if found else text
     assert "".join(streamed(ids, TOKENIZER, tuple(stop))) == expected.strip()
 
 

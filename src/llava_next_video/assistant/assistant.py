@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Literal, cast
+from typing import cast
 
 from llava_next_video.assistant.answers import Answer, Prompt, Seen, Usage
 from llava_next_video.assistant.loading import load_network, options_from
@@ -68,7 +68,7 @@ class VideoAssistant:
         *,
         device: str | None = None,
         dtype: str | None = None,
-        quantize: Literal["int8"] | None = None,
+        quantize: str | None = None,
         reference: bool = False,
         limits: Limits | None = None,
     ) -> VideoAssistant:

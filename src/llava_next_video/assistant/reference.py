@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from transformers import GenerationConfig
 
@@ -25,6 +25,7 @@ from llava_next_video.model.reference import answer_ids
 NEEDS_THE_ENGINE = ("presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "guide", "n")
 
 
+@runtime_checkable
 class Network(Protocol):
     """Takes prompts, gives ids step by step: the engine or the reference."""
 

@@ -14,6 +14,8 @@ from typer.exceptions import TyperException
 from llava_next_video.cli.ask import ask
 from llava_next_video.cli.convert import convert
 from llava_next_video.cli.env import env
+from llava_next_video.cli.evaluate import evaluate
+from llava_next_video.cli.world import world
 from llava_next_video.errors import LlavaNextVideoError
 
 INTERRUPTED = 130
@@ -30,9 +32,11 @@ app = typer.Typer(
 app.command(epilog='Example: `llava-next-video ask clip.mp4 "What happens?" --frames 8`')(ask)
 app.command(epilog="Example: `llava-next-video env`")(env)
 app.add_typer(convert, name="convert")
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(world, name="world")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         from llava_next_video import __version__
 
@@ -43,8 +47,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
+        bool | None,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    ] = None,
 ) -> None:
     """Ask questions about videos."""
 

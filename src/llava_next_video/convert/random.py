@@ -180,7 +180,8 @@ def shards(shapes: dict[str, torch.Size], item_bytes: int) -> Iterator[list[str]
 
 def _draw(key: str, shape: torch.Size, seed: int) -> Tensor:
     """Random values as a fresh network has them; the key seeds them, so the order of drawing is free."""
-    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(key.encode()))
+    # torch's generator only looks at the lower 32 bits of a seed.
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{key}".encode()))
     if key.endswith("bias"):
         return torch.zeros(shape)
     if "norm" in key or "layrnorm" in key:

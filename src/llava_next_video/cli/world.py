@@ -1,0 +1,64 @@
+"""Write pieces of the toy world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+world = typer.Typer(help="Write pieces of the toy world: shapes that move, and the truth about them.")
+
+
+@world.callback()
+def _world() -> None:
+    """Write pieces of the toy world: shapes that move, and the truth about them."""
+
+
+@world.command(epilog="Example: `llava-next-video world write /tmp/world --clips 100 --images 50 --seed 1`")
+def write(
+    out: Annotated[Path, typer.Argument(help="Folder to write world.json, videos/ and images/ into.")],
+    clips: Annotated[int, typer.Option(help="Clips to film.")] = 100,
+    images: Annotated[int, typer.Option(help="Pictures to draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same world.")] = 0,
+    turns: Annotated[int, typer.Option(help="Questions about each medium, at most.")] = 6,
+    things: Annotated[
+        int | None, typer.Option(help="Objects in each scene, 0 to 3.", show_default="1 to 3, few empty")
+    ] = None,
+) -> None:
+    """Write clips and pictures with questions and answers, in LLaVA's JSON format."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from llava_next_video.world import write_world
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("writing", total=clips + images)
+        path = write_world(
+            out,
+            clips=clips,
+            images=images,
+            seed=seed,
+            turns=turns,
+            things=things,
+            told=lambda done: progress.update(task, completed=done),
+        )
+    typer.echo(path)
+
+
+@world.command(epilog="Example: `llava-next-video world film scene.mp4 --seed 7 --things 2`")
+def film(
+    out: Annotated[Path, typer.Argument(help="File to write (.mp4 or .webm).")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same scene.")] = 0,
+    things: Annotated[
+        int | None, typer.Option(help="Objects in the scene, 0 to 3.", show_default="1 to 3, few empty")
+    ] = None,
+) -> None:
+    """Film one scene, and print the truth about it."""
+    from llava_next_video.world import caption
+    from llava_next_video.world import film as take
+    from llava_next_video.world.write import clip_scene
+
+    scene, how, _ = clip_scene(seed, 0, things)
+    take(scene, out, how)
+    typer.echo(caption(scene, detailed=True))

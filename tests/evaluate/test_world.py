@@ -38,6 +38,7 @@ def test_a_group_is_the_sum_of_its_families() -> None:
     assert "| 1 object | **all** | 4 / 10 | 40.0% |" in report.table()
 
 
+@pytest.mark.slow
 def test_an_untrained_model_is_examined_on_clips_and_pictures(tiny_checkpoint) -> None:
     assistant = VideoAssistant.load(tiny_checkpoint)
     told: list[int] = []

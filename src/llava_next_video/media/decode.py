@@ -4,23 +4,16 @@ from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from llava_next_video.media.bitstream import Bitstream
 from llava_next_video.media.frames import Roll
-from llava_next_video.media.index import NO_TIME, PacketIndex
+from llava_next_video.media.index import NO_TIME, PacketIndex, VideoPacket
 
-if TYPE_CHECKING:
-    VideoPacket = av.Packet[VideoStream]
-else:  # generic in PyAV's stubs only
-    VideoPacket = av.Packet
-
-# Codecs whose decoder leaves out exactly the frames that no other frame leans on, when told so.
-_SKIPS_EXACTLY = {"h264", "hevc", "mpeg4"}
 # A seek costs about as much as reading over this many packets.
 _SEEK_PACKETS = 48
 # No codec holds back more frames than this while it brings them into display order.
@@ -63,44 +56,46 @@ class PlannedDecoder:
         self._index = index
         self._packets: Iterator[tuple[int, VideoPacket]] = iter(())
         self._next_number = len(index.pts)
-        self._may_skip = stream.codec_context.codec.canonical_name in _SKIPS_EXACTLY
+        context = stream.codec_context
+        self._bitstream = Bitstream.of(context.codec.canonical_name, context.extradata)
         self.frames_decoded = 0
-        stream.codec_context.copy_opaque = True
 
     def decode(self, run: Run, roll: Roll) -> bool:
         """Write the run's frames into the roll; False if any of them did not come out whole."""
         context = self._stream.codec_context
-        written = 0
+        start_pts = int(self._index.pts[run.start])
+        # A frame has the time stamp of its packet, and in an index with display order those are unique.
+        slots = {int(self._index.pts[number]): slot for number, slot in run.slots.items()}
+        owed: set[int] = set()
         self._go_to(run.start)
         for number in range(run.start, run.stop + 1):
             packet = self._take(number)
-            if packet is None:
+            if packet is None or packet.pts is None:
                 return False
-            packet.opaque = number
-            if self._may_skip:
-                context.skip_frame = "DEFAULT" if number in run.slots else "NONREF"
+            if number not in run.slots and self._bitstream and self._bitstream.is_leaf(bytes(packet)):
+                continue
+            # Frames shown before the run's key frame may lean on packets that were not decoded. They are
+            # in nobody's way: a run in which one of them is wanted starts earlier.
+            leads = packet.pts < start_pts
+            if not leads and not self._index.hidden[number]:
+                owed.add(packet.pts)
             try:
                 frames = context.decode(packet)
                 if number == run.stop:
                     frames = [*frames, *context.decode(None)]
             except av.FFmpegError:
-                if self._leads(number, run):
-                    continue
-                return False
+                if not leads:
+                    return False
+                continue
             for frame in frames:
                 self.frames_decoded += 1
-                shown = frame.opaque
-                if not isinstance(shown, int) or (frame.is_corrupt and not self._leads(shown, run)):
+                if frame.pts is None or (frame.is_corrupt and frame.pts >= start_pts):
                     return False
-                if shown in run.slots:
-                    roll.write(run.slots[shown], frame)
-                    written += 1
+                owed.discard(frame.pts)
+                if frame.pts in slots:
+                    roll.write(slots[frame.pts], frame)
         context.flush_buffers()
-        return written == len(run.slots)
-
-    def _leads(self, number: int, run: Run) -> bool:
-        """Shown before the run's key frame: it may lean on what was not decoded, and nobody wants it."""
-        return bool(self._index.pts[number] < self._index.pts[run.start])
+        return not owed
 
     def _go_to(self, number: int) -> None:
         """Let reading go on before this packet: where we are if it is near, else after a seek."""
@@ -135,7 +130,9 @@ class PlannedDecoder:
         return None
 
 
-def whole_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def whole_frames(
+    container: InputContainer, stream: VideoStream, index: PacketIndex
+) -> Iterator[av.VideoFrame]:
     """Every frame of a straight decode that comes out whole, in display order.
 
     A damaged packet takes the rest of its group with it: those frames lean on it and would be shown grey
@@ -145,22 +142,33 @@ def whole_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.
     context = stream.codec_context
     context.copy_opaque = True
     damage = _Damage()
+    # A decoder may drop a frame without a word; where the order is known, the gap is seen.
+    due = (
+        deque()
+        if index.shown is None
+        else deque(zip(index.pts[index.shown].tolist(), index.shown.tolist(), strict=True))
+    )
     waiting: deque[tuple[int, av.VideoFrame]] = deque()
     for number, packet in enumerate(_packets_and_end(container, stream)):
         if packet is not None and packet.is_corrupt:
             damage.note(number)
             continue
         if packet is not None:
-            packet.opaque = number
+            # A new object each time: PyAV finds it again by its address, which small numbers share.
+            packet.opaque = (number,)
         try:
             frames = context.decode(packet)
         except av.FFmpegError:
             damage.note(number)
             frames = []
         for frame in frames:
-            shown = frame.opaque if isinstance(frame.opaque, int) else number
+            (shown,) = frame.opaque if isinstance(frame.opaque, tuple) else (number,)
             if frame.is_corrupt:
                 damage.note(shown)
+            while due and frame.pts is not None and due[0][0] <= frame.pts:
+                pts, at = due.popleft()
+                if pts != frame.pts:
+                    damage.note(at)
             waiting.append((shown, frame))
         while len(waiting) > (_MAX_REORDER if packet is not None else 0):
             shown, frame = waiting.popleft()

@@ -2,6 +2,7 @@
 
 from array import array
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -10,7 +11,13 @@ from av.video.stream import VideoStream
 from jaxtyping import Bool, Int64
 
 from llava_next_video.errors import MediaError, MediaLimitError
+from llava_next_video.media.bitstream import Bitstream
 from llava_next_video.media.limits import Limits
+
+if TYPE_CHECKING:
+    VideoPacket = av.Packet[VideoStream]
+else:  # generic in PyAV's stubs only
+    VideoPacket = av.Packet
 
 # In these containers every packet has its own time stamp, and with these codecs every packet is exactly
 # one shown frame. Elsewhere (AVI with B-frames, field pairs in a transport stream, hidden VP8 frames)
@@ -27,15 +34,18 @@ NO_TIME = np.iinfo(np.int64).min
 class PacketIndex:
     """The packets of a video stream in decoding order, and the order in which their frames are shown.
 
-    `shown[i]` is the packet of the i-th frame that a straight decode gives. It is None when time stamps
-    cannot say so, or where packets are damaged: then the frames must be counted by decoding them.
+    `key` marks the packets that decoding can start from, `hidden` those whose frames an edit list cuts
+    away. `shown[i]` is the packet of the i-th frame that a straight decode gives; it is None where time
+    stamps cannot say so, and then the frames must be counted by decoding them.
     """
 
     pts: Int64[np.ndarray, " packets"]
     dts: Int64[np.ndarray, " packets"]
     key: Bool[np.ndarray, " packets"]
+    hidden: Bool[np.ndarray, " packets"]
     shown: Int64[np.ndarray, " frames"] | None
     last_duration: int
+    damaged: bool
 
     def start_of(self, packet: int) -> int:
         """The key packet to decode from, so that this packet's frame comes out whole.
@@ -51,6 +61,7 @@ def index_packets(container: InputContainer, stream: VideoStream, name: str, lim
 
     Raises: MediaLimitError beyond the limits on frames; MediaError if there is no packet at all.
     """
+    bitstream = Bitstream.of(stream.codec_context.codec.canonical_name, stream.codec_context.extradata)
     pts, dts = array("q"), array("q")
     key, hidden, damaged = bytearray(), bytearray(), False
     smallest, last_duration = 1 << 60, 0
@@ -62,7 +73,7 @@ def index_packets(container: InputContainer, stream: VideoStream, name: str, lim
                 raise MediaLimitError(f"{name}: more than {limits.frames} frames, which is the limit")
             pts.append(NO_TIME if packet.pts is None else packet.pts)
             dts.append(NO_TIME if packet.dts is None else packet.dts)
-            key.append(packet.is_keyframe)
+            key.append(packet.is_keyframe and (bitstream is None or bitstream.starts_clean(bytes(packet))))
             hidden.append(packet.is_discard)
             damaged |= packet.is_corrupt
             smallest = min(smallest, packet.size)
@@ -75,25 +86,26 @@ def index_packets(container: InputContainer, stream: VideoStream, name: str, lim
         pts=np.frombuffer(pts, dtype=np.int64),
         dts=np.frombuffer(dts, dtype=np.int64),
         key=np.frombuffer(key, dtype=np.bool_),
+        hidden=np.frombuffer(hidden, dtype=np.bool_),
         shown=None,
         last_duration=last_duration,
+        damaged=damaged,
     )
-    codec = stream.codec_context.name
+    codec = stream.codec_context.codec.canonical_name
     told = (
-        not damaged
-        and _STAMPED & set(container.format.name.split(","))
-        and stream.codec_context.codec.canonical_name in _ONE_FRAME_A_PACKET
+        _STAMPED & set(container.format.name.split(","))
+        and codec in _ONE_FRAME_A_PACKET
         and not (codec == "mpeg4" and smallest <= _MAX_PLACEHOLDER_BYTES)
     )
-    return _ordered(packets, np.frombuffer(hidden, dtype=np.bool_)) if told else packets
+    return _ordered(packets) if told else packets
 
 
-def _ordered(packets: PacketIndex, hidden: Bool[np.ndarray, " packets"]) -> PacketIndex:
+def _ordered(packets: PacketIndex) -> PacketIndex:
     """The index with its display order, if the time stamps are whole and start with a key frame."""
     pts = packets.pts
     order = np.argsort(pts, kind="stable")
     whole = pts[order[0]] != NO_TIME and not np.any(np.diff(pts[order]) == 0)
-    shown = order[~hidden[order]]
+    shown = order[~packets.hidden[order]]
     # Frames shown before the first key frame lean on a group that was cut off.
     if not whole or not packets.key[0] or not len(shown) or pts[shown[0]] < pts[0]:
         return packets

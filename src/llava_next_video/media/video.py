@@ -28,6 +28,8 @@ _FORMATS = (
     "yuv4mpegpipe,mp3,wav,flac,aac"
 )
 _EXPECTED = "expected a clip such as mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv or ogv"
+# The first pass counts; the second reads, if the count was not the expected one.
+_MOST_PASSES = 2
 # What a stream without any rate is taken to run at, as FFmpeg takes it for bare H.264.
 _DEFAULT_RATE = Fraction(25)
 
@@ -65,7 +67,7 @@ def _read_planned(
     sampling: Sampling,
     limits: Limits,
 ) -> tuple[Clip | None, int]:
-    if index.shown is None:
+    if index.shown is None or index.damaged:
         return None, 0
     clock = clock_of(index.pts[index.shown], _time_base(stream), index.last_duration, stream.average_rate)
     clock.check(source.name, limits)
@@ -84,7 +86,7 @@ def _read_straight(
     """Decode everything and count; once if as many frames come out as packets went in, else twice."""
     expected: list[int] | None = None
     decoded = 0
-    while True:
+    for _ in range(_MOST_PASSES):
         with _opened_stream(source, limits) as (container, stream):
             rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
             if expected is None:
@@ -92,7 +94,7 @@ def _read_straight(
             slots = {moment: slot for slot, moment in enumerate(expected)}
             roll = Roll(len(expected), source.name, limits)
             stamps: list[int] = []
-            for frame in whole_frames(container, stream):
+            for frame in whole_frames(container, stream, index):
                 if len(stamps) >= limits.frames:
                     raise MediaLimitError(
                         f"{source.name}: more than {limits.frames} frames, which is the limit"
@@ -112,6 +114,7 @@ def _read_straight(
         if indices == expected:
             return _filled(roll, clock, indices, source, sampling), decoded
         expected = indices
+    raise MediaError(f"{source.name}: it does not decode the same way twice; the file is damaged or changing")
 
 
 def _clock_by(stamps: np.ndarray, stream: VideoStream, index: PacketIndex, rate: Fraction) -> Clock:

@@ -1,0 +1,173 @@
+"""32 frames out of ten minutes: our reader against the seed page's.
+
+python benchmarks/decode.py            # makes the clip on the first run (minutes), then compares
+python benchmarks/decode.py --minutes 1
+
+Each reading has its own process and one thread. Memory is the growth of the process's peak over what it
+had after its imports. Our time includes hashing the file, which the seed's reader does not do.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+FRAMES, RATE, HEIGHT, WIDTH = 32, 30, 720, 1280
+# Quick to encode, and with what clips from phones and the web have: B-frames, CABAC, loop filter.
+PRESETS = {"b-frames": {"preset": "superfast"}, "no-b-frames": {"preset": "ultrafast"}}
+
+
+def filmed(count: int) -> Iterator[np.ndarray]:
+    """A camera drifting over a coloured mosaic in front of which a square moves and changes colour."""
+    random = np.random.default_rng(0)
+    tiles = random.integers(0, 256, (HEIGHT // 16 + 16, WIDTH // 16 + 32, 3), dtype=np.uint8)
+    mosaic = np.kron(tiles, np.ones((16, 16, 1), dtype=np.uint8))
+    for number in range(count):
+        top = int(100 + 100 * np.cos(number / 211))
+        left = int(200 + 200 * np.sin(number / 337))
+        frame = mosaic[top : top + HEIGHT, left : left + WIDTH].copy()
+        y, x = (3 * number) % (HEIGHT - 120), (7 * number) % (WIDTH - 120)
+        frame[y : y + 120, x : x + 120] = (number % 256, (number // 7) % 256, (number // 61) % 256)
+        yield frame
+
+
+def made(minutes: float, preset: str) -> Path:
+    """The clip, from the cache if it is there: H.264, a key frame every two seconds."""
+    from llava_next_video.media import write_clip
+
+    count = round(minutes * 60 * RATE)
+    folder = Path(tempfile.gettempdir()) / "llava-next-video-benchmarks"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"mosaic-{count}-{preset}.mp4"
+    if not path.exists():
+        print(f"encoding {count} frames of {WIDTH}x{HEIGHT} ({preset}) ...", file=sys.stderr)
+        options = {**PRESETS[preset], "sc_threshold": "0"}
+        write_clip(path, filmed(count), RATE, gop=2 * RATE, options=options)
+    return path
+
+
+def read_video_pyav(container, indices):
+    """The seed page's reader, as it stands there."""
+    frames = []
+    container.seek(0)
+    start_index = indices[0]
+    end_index = indices[-1]
+    for i, frame in enumerate(container.decode(video=0)):
+        if i > end_index:
+            break
+        if i >= start_index and i in indices:
+            frames.append(frame)
+    return np.stack([x.to_ndarray(format="rgb24") for x in frames])
+
+
+def seed(path: str) -> np.ndarray:
+    import av
+
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        total_frames = stream.frames
+        indices = np.arange(0, total_frames, total_frames / FRAMES).astype(int)
+        return read_video_pyav(container, indices)
+
+
+def ours(path: str) -> np.ndarray:
+    from llava_next_video.media import Sampling, read_clip
+
+    return read_clip(path, Sampling(frames=FRAMES)).frames
+
+
+def measure(reader: str, path: str) -> dict[str, object]:
+    """Runs in a process of its own."""
+    import av  # noqa: F401
+
+    import llava_next_video.media  # noqa: F401
+
+    before = _memory("VmRSS")
+    start = time.perf_counter()
+    frames = {"ours": ours, "seed": seed}[reader](path)
+    seconds = time.perf_counter() - start
+    grown = _memory("VmHWM") - before
+    return {
+        "seconds": seconds,
+        "peak_growth_bytes": grown,
+        "kept_bytes": frames.nbytes,
+        "sha256": hashlib.sha256(frames).hexdigest(),
+    }
+
+
+def _memory(field: str) -> int:
+    """From /proc, because `getrusage` lets a child inherit its parent's peak."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field}")
+
+
+def in_own_process(reader: str, path: Path) -> dict[str, object]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--measure", reader, str(path)]
+    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+
+
+def compare(path: Path, repeats: int) -> dict[str, object]:
+    """Medians of both readers, taken in turns."""
+    runs: dict[str, list[dict]] = {"ours": [], "seed": []}
+    for _ in range(repeats):
+        for reader in runs:
+            runs[reader].append(in_own_process(reader, path))
+    seconds = {reader: statistics.median(run["seconds"] for run in done) for reader, done in runs.items()}
+    mine, theirs = runs["ours"][0], runs["seed"][0]
+    return {
+        "clip_bytes": path.stat().st_size,
+        "seconds_ours": [round(run["seconds"], 3) for run in runs["ours"]],
+        "seconds_seed": [round(run["seconds"], 3) for run in runs["seed"]],
+        "times_faster": round(seconds["seed"] / seconds["ours"], 1),
+        "pixel_equal": all(run["sha256"] == theirs["sha256"] for done in runs.values() for run in done),
+        "kept_bytes": mine["kept_bytes"],
+        "peak_over_kept_ours": round(
+            max(run["peak_growth_bytes"] for run in runs["ours"]) / mine["kept_bytes"], 2
+        ),
+        "peak_over_kept_seed": round(
+            max(run["peak_growth_bytes"] for run in runs["seed"]) / mine["kept_bytes"], 2
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the clip in minutes (10)")
+    parser.add_argument("--repeats", type=int, default=3, help="readings of each kind (3)")
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="which clips (all)"
+    )
+    parser.add_argument("--no-record", action="store_true", help="print only, write no result file")
+    parser.add_argument("--measure", nargs=2, metavar=("READER", "PATH"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(*arguments.measure)))
+        return
+    figures: dict[str, object] = {"minutes": arguments.minutes, "frames": FRAMES, "frames_per_second": RATE}
+    for preset in arguments.presets:
+        figures[preset] = compare(made(arguments.minutes, preset), arguments.repeats)
+    print(json.dumps(figures, indent=2))
+    if not arguments.no_record:
+        from record import record
+
+        print(record("decode", figures), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

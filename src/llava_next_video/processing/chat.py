@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +17,8 @@ from llava_next_video.messages import Image, Turn, Video, as_chat
 TemplateName = Literal["vicuna", "mistral", "chatml", "chatml_direct", "qwen", "plain"]
 TEMPLATE_NAMES: tuple[TemplateName, ...] = get_args(TemplateName)
 
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
@@ -25,7 +28,7 @@ class Rendered:
     spoken: tuple[tuple[int, int], ...] = ()
 
 
-def chat_template(name: TemplateName) -> str:
+def chat_template(name: str) -> str:
     """A chat template that comes with the package.
 
     `vicuna` is for the 7B and 7B-DPO checkpoints, `mistral` for 7B-32K, `chatml` for 34B, `chatml_direct`
@@ -56,10 +59,7 @@ def pick_template(wanted: str | None, own: str | Mapping[str, str] | None) -> st
         )
     if wanted in named:
         return named[wanted]
-    for name in TEMPLATE_NAMES:
-        if wanted == name:
-            return chat_template(name)
-    return wanted
+    return chat_template(wanted) if wanted in TEMPLATE_NAMES else wanted
 
 
 def render(
@@ -82,7 +82,7 @@ def render(
         raise PromptError(
             "continue_final_message goes on with the last turn, add_generation_prompt starts a new one"
         )
-    if mark_spoken and "generation" not in template:
+    if mark_spoken and not GENERATION.search(template):
         raise PromptError(
             "the chat template does not mark what the assistant said with {% generation %}; "
             f"use one that does: {', '.join(TEMPLATE_NAMES)}"

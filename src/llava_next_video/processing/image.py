@@ -72,7 +72,7 @@ class LlavaNextImageProcessor(Configured):
     def settings(self, **overrides: object) -> PixelSettings:
         """The parsed settings, with those of a call in place of None.
 
-        Tiles are always cut from a resized picture; `do_resize` only speaks about a second resize of each tile.
+        Tiles are cut from a resized picture in any case; `do_resize` is about a second resize, of each tile.
 
         Raises:
             ConfigError: A value that cannot be honoured.
@@ -82,8 +82,8 @@ class LlavaNextImageProcessor(Configured):
         tile = Size(tile_side(parsed), tile_side(parsed))
         if not (self.do_resize if wanted is None else wanted) and parsed.resized(tile) != tile:
             raise ConfigError(
-                f"do_resize=False, but tiles of {tile.height} pixels do not have the size {parsed.resized(tile)}; "
-                "set size and crop_size to the same"
+                f"do_resize=False, but tiles of {tile.height} pixels are not of size {parsed.resized(tile)}; "
+                "give size and crop_size the same number"
             )
         return parsed
 

@@ -75,8 +75,10 @@ def their_tokens(kind: str, theirs: PreTrainedModel, pixels: Tensor, size: tuple
     """Visual tokens of one medium by their network, for prompts that we did not count ourselves."""
     with torch.no_grad():
         if kind == "video":
-            return theirs.model.get_video_features(pixels[None]).pooler_output.shape[1]
-        return len(theirs.model.get_image_features(pixels[None], [list(size)]).pooler_output[0])
+            output = theirs.model.get_video_features(pixels[None], return_dict=True)
+        else:
+            output = theirs.model.get_image_features(pixels[None], [list(size)], return_dict=True)
+    return output.pooler_output[0].flatten(0, -2).shape[0]
 
 
 TILES = {(40, 90): 3, (90, 40): 3, (100, 100): 5, (56, 56): 3, (30, 112): 3}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from llava_next_video.data.decoder import Decoded
 from llava_next_video.data.record import Slice, source_name
@@ -18,6 +18,7 @@ from llava_next_video.size import Size
 EXIF_ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
+@runtime_checkable
 class Layouts(Protocol):
     """Who knows how a medium becomes visual tokens: a model's configuration."""
 

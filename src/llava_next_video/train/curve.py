@@ -27,7 +27,7 @@ def draw_curve(points: Sequence[tuple[int, float]], title: str) -> str:
     low, high = min(values), max(values)
     span, length = (high - low) or 1.0, (steps[-1] - steps[0]) or 1
 
-    def placed(step: float, value: float) -> str:
+    def placed(step: int, value: float) -> str:
         x = LEFT + (step - steps[0]) / length * (WIDTH - LEFT - 16)
         y = 28 + (high - value) / span * (HEIGHT - BOTTOM - 28)
         return f"{x:.1f},{y:.1f}"

@@ -138,7 +138,7 @@ class Loop(Trainer):
         dropped = batch.pop("dropped", [])
         tokens = int(batch["input_ids"].numel())
         self.journal.count(samples=len(batch["input_ids"]), tokens=tokens, dropped=dropped)
-        items = torch.as_tensor(1 if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
+        items = 1 if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over processes, each of which divided by the tokens of all.
         return self.objective(model, batch, items) * self.accelerator.num_processes
 
@@ -208,6 +208,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         "data_seed": recipe.seed,
         "dataloader_num_workers": recipe.data.workers,
         "disable_tqdm": True,
+        "use_cpu": not torch.accelerator.is_available(),
     }
     known = [field.name for field in dataclasses.fields(TrainingArguments) if field.init]
     for name in recipe.trainer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,4 +31,4 @@ def imitate(model: nn.Module, batch: dict[str, Any], items: Tensor | int) -> Flo
     total = F.cross_entropy(
         logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
     )
-    return total / items
+    return total / torch.as_tensor(items).clamp(min=1)

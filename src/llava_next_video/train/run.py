@@ -122,7 +122,10 @@ def train(
     else:
         open_parts(model, parts)
     if recipe.learning.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The name that transformers 5.23 gave it; before, it was called after gradients.
+        new_name = hasattr(model, "activation_checkpointing_enable")
+        enable = model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     learning = recipe.learning
     groups = parameter_groups(
         network, lr=learning.lr, rates=learning.rates, weight_decay=0.0, matrices_apart=False

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.engine.conftest import IMAGE, VIDEO, clip, prompt, reference, words
 from torch import Tensor
 from transformers import (
     MinPLogitsWarper,
@@ -19,7 +20,6 @@ from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
 from llava_next_video.engine.request import Request
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.inputs import ModelInputs
-from tests.engine.conftest import IMAGE, VIDEO, clip, prompt, reference, words
 
 SMALL = EngineSettings(dtype="float32", kv_bytes=1 << 20, token_budget=64, max_requests=16)
 

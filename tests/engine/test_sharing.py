@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.engine.conftest import clip, prompt, reference, tiny, words
 
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
 from llava_next_video.engine.features import FeatureCache
 from llava_next_video.engine.scheduler import shares
-from tests.engine.conftest import clip, prompt, reference, tiny, words
 
 SMALL = EngineSettings(dtype="float32", kv_bytes=1 << 20, token_budget=64, max_requests=16)
 
@@ -134,7 +134,7 @@ def test_memory_of_pages_is_reused_over_many_requests(model: Any) -> None:
 
 
 def test_eight_bits_move_the_logits_only_a_little(model: Any) -> None:
-    """Log probabilities of the likeliest tokens after one step, of a network whose logits spread by about 10."""
+    """Log probabilities of the likeliest tokens after one step."""
     quiet = tiny()
     with torch.no_grad():
         for parameter in quiet.parameters():

@@ -168,12 +168,14 @@ def by_media(records: Sequence[Record]) -> list[list[Record]]:
     """The records in groups that look at the same media; groups and members in order of appearance."""
     groups: dict[Hashable, list[Record]] = {}
     for number, record in enumerate(records):
-        key = _media_key(record.media) if record.media else number
+        key = media_key(record.media) if record.media else number
         groups.setdefault(key, []).append(record)
     return list(groups.values())
 
 
-def _media_key(media: Media) -> Hashable:
+def media_key(media: Media) -> Hashable:
+    """What two rows of media have in common exactly if they are the same media in the same order."""
+
     def key(source: object) -> Hashable:
         return tuple(key(frame) for frame in source) if isinstance(source, list | tuple) else repr(source)
 

@@ -30,10 +30,31 @@ def read_samples(
         DataError: A row that cannot be used, with its file and line.
         MissingExtraError: A parquet file without pyarrow.
     """
+    for sample in read_each(path, root):
+        if isinstance(sample, DataError):
+            raise sample
+        yield sample
+
+
+def read_each(
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+) -> Iterator[Sample | DataError]:
+    """As `read_samples`, but a row that cannot be used comes as its error, and the next one follows.
+
+    A line that is no JSON ends its file, whose other rows cannot be trusted.
+
+    Raises:
+        DataError: The file as a whole cannot be read.
+    """
     file, _, name = str(path).partition("#")
     for folder, rows in _row_sets(Path(file), name or None):
-        for row in rows:
-            yield read_row(row, Path(root) if root is not None else folder)
+        while True:
+            try:
+                yield read_row(next(rows), Path(root) if root is not None else folder)
+            except DataError as error:
+                yield error
+            except StopIteration:
+                break
 
 
 def _row_sets(path: Path, name: str | None) -> Iterator[tuple[Path, Iterator[Row]]]:

@@ -253,3 +253,12 @@ def test_saving_over_a_sharded_folder_leaves_no_old_shards(tmp_path, model):
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     model.save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["model.safetensors"]
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
+def test_weights_that_a_device_map_placed_can_be_saved(folder, tmp_path, model):
+    placed = LlavaNextVideoForConditionalGeneration.from_pretrained(folder, device_map="cpu")
+    placed.save_pretrained(tmp_path / "again")
+    again = LlavaNextVideoForConditionalGeneration.from_pretrained(tmp_path / "again")
+    assert_same_weights(again, model.state_dict())
+    assert "language_model.lm_head.weight" in load_file(tmp_path / "again" / "model.safetensors")

@@ -234,3 +234,11 @@ def test_a_rope_factor_lengthens_the_context_and_leaves_the_original(make):
     assert LlavaNextVideoForConditionalGeneration(longer).model.language_model.rotary_emb.inv_freq[0] == 0.5
     with pytest.raises(ConfigError, match="below 1"):
         with_rope_factor(config, 0.5)
+    dynamic = make.tiny(text_config=make.text(rope_scaling={"rope_type": "dynamic", "factor": 2.0}))
+    with pytest.raises(ConfigError, match="scaled by dynamic already"):
+        with_rope_factor(dynamic, 2.0)
+
+
+def test_parts_of_unknown_kinds_are_refused():
+    with pytest.raises(ConfigError, match="Unrecognized model type"):
+        LlavaNextVideoConfig(text_config={"model_type": "llama9"})

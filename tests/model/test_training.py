@@ -106,7 +106,8 @@ def test_adapters_train_merge_and_load(make, tmp_path, inputs):
 
 
 @pytest.mark.slow
-def test_weights_on_disk_give_the_same_answer(make, tmp_path, inputs):
+@pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules:UserWarning")
+def test_weights_on_disk_give_the_same_answer_and_can_be_saved(make, tmp_path, inputs):
     model = make.ours(make.tiny())
     model.save_pretrained(tmp_path / "saved")
     spread = type(model).from_pretrained(
@@ -116,3 +117,7 @@ def test_weights_on_disk_give_the_same_answer(make, tmp_path, inputs):
     )
     with torch.no_grad():
         torch.testing.assert_close(spread(**inputs).logits, model(**inputs).logits)
+    spread.save_pretrained(tmp_path / "again")
+    again = type(model).from_pretrained(tmp_path / "again").state_dict()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(again[name], weight), name

@@ -97,7 +97,7 @@ class LlavaNextVideoConfig(HubConfig):
                 vision_chunk=vision_chunk,
                 **kwargs,
             )
-        except StrictDataclassError as error:
+        except (StrictDataclassError, ValueError) as error:
             raise ConfigError(" ".join(str(error).split())) from error
         if self.spatial_pool_out_channels is None:
             self.spatial_pool_out_channels = self.vision_config.hidden_size

@@ -54,8 +54,11 @@ def with_rope_factor(config: Config, factor: float) -> Config:
         raise ConfigError(f"rope factor {factor} is below 1; it stretches the context, e.g. 2.0 or 2.5")
     longer = copy.deepcopy(config)
     text = longer.get_text_config()
-    theta = _rope(text).get("rope_theta", 10000.0)
-    text.rope_parameters = {"rope_type": "linear", "factor": float(factor), "rope_theta": theta}
+    rope = _rope(text)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "linear"):
+        raise ConfigError(f"the positions are scaled by {kind} already; change its factor in text_config")
+    text.rope_parameters = rope | {"rope_type": "linear", "type": "linear", "factor": float(factor)}
     return longer
 
 

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
 from llava_next_video.errors import PromptError
-from llava_next_video.model.configuration import LlavaNextVideoConfig
+from llava_next_video.model.configuration import LlavaNextVideoConfig, adopted
 from llava_next_video.model.context import context_limit, refuse_too_long
 from llava_next_video.model.modeling import Encoded, Layers, LlavaNextVideoModel, Sizes
 from llava_next_video.model.outputs import LlavaNextVideoCausalLMOutputWithPast
@@ -31,10 +31,10 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
     _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
 
     def __init__(self, config: PreTrainedConfig) -> None:
-        model = LlavaNextVideoModel(config)
-        super().__init__(model.config)
-        self.model = model
-        text = self.config.text_config
+        config = adopted(config)
+        super().__init__(config)
+        self.model = LlavaNextVideoModel(config)
+        text = config.text_config
         self.lm_head: nn.Module = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.register_load_state_dict_pre_hook(accept_every_layout)
         self.post_init()
@@ -174,6 +174,8 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
             CapacityError: the prompt fills the context.
         """
         if inputs is not None:
+            if kwargs.get("input_ids") is not None:
+                raise ValueError("give the prompt once: as the first argument or as input_ids")
             kwargs["input_ids"] = inputs
         past = kwargs.get("past_key_values")
         starts = past is None or not int(past.get_seq_length())

@@ -84,18 +84,18 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
     ) -> None:
         """Save as `PreTrainedModel.save_pretrained` does, with weights named as on the hub (layout A).
 
-        Adapters, quantised weights and weights that lie on disk are named as transformers names them.
+        Adapters, quantised weights and weights that were offloaded keep the names that they have in memory.
         """
+        kwargs["save_original_format"] = False
+        weights = self.state_dict() if state_dict is None else state_dict
         if (
             getattr(self, "_hf_peft_config_loaded", False)
             or getattr(self, "hf_quantizer", None) is not None
-            or {"cpu", "disk"} & set(getattr(self, "hf_device_map", {}).values())
+            or any(weight.is_meta for weight in weights.values())
         ):
             super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
             return
-        weights = self.state_dict() if state_dict is None else state_dict
         tied = self.all_tied_weights_keys
-        kwargs["save_original_format"] = False
         super().save_pretrained(
             save_directory,
             *args,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llava_next_video.data.mixture import gather, read_mixture, read_take
+from llava_next_video.data.record import Record
 from llava_next_video.errors import ConfigError
 
 
@@ -79,3 +80,19 @@ def test_a_bad_mixture_is_refused_in_one_sentence(tmp_path: Path, text: str, com
     (tmp_path / "mix.toml").write_text(text)
     with pytest.raises(ConfigError, match=complaint):
         read_mixture(tmp_path / "mix.toml")
+
+
+def test_questions_can_be_set_apart_behind_the_same_clip(tmp_path: Path) -> None:
+    said = [("human", "<video>\nWhat?"), ("gpt", "A."), ("human", "Where?"), ("gpt", "There.")]
+    row = {"id": "r", "video": "a.mp4", "conversations": [{"from": who, "value": what} for who, what in said]}
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    (tmp_path / "mix.toml").write_text('[[sources]]\npath = "a.json"\napart = true\n')
+    first, second = gather(read_mixture(tmp_path / "mix.toml"), seed=0)
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    assert first.media == second.media
+    assert [[turn.text for turn in sample.turns] for sample in (first, second)] == [
+        ["What?", "A."],
+        ["Where?", "There."],
+    ]
+    assert (first.id, second.id) == ("r.0", "r.1")

@@ -45,8 +45,8 @@ class Report:
         mean = self.tokens / good if good else 0.0
         totals = (
             f"{self.samples:,} samples, {self.media:,} media, {self.text_only:,} samples without media\n"
-            f"{self.tokens:,} tokens ({self.visual:,} visual), {mean:,.0f} a sample, at most {self.longest:,} "
-            f"of the {self.context:,} that fit\n"
+            f"{self.tokens:,} tokens ({self.visual:,} visual), {mean:,.0f} a sample, at most "
+            f"{self.longest:,} of the {self.context:,} that fit\n"
             f"{len(self.problems):,} samples would be dropped"
         )
         return "\n".join([totals, *self.problems])

@@ -7,13 +7,13 @@ import os
 import random
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 from llava_next_video.data.files import read_samples
-from llava_next_video.data.record import Sample
+from llava_next_video.data.record import Record, Sample, apart
 from llava_next_video.errors import ConfigError
 
 Which = Literal["all", "first", "end", "random"]
@@ -70,12 +70,14 @@ class Source:
         root: What its media paths are relative to; None for the file's own folder.
         take: Which of its samples.
         weight: How often each of them is seen in an epoch: 2 twice, 0.5 every other one.
+        apart: Make each question of a conversation a sample of its own: right where none leans on another.
     """
 
     path: str
     root: str | None = None
     take: Take = Take()
     weight: float = 1.0
+    apart: bool = False
 
 
 def read_mixture(path: str | os.PathLike[str]) -> tuple[Source, ...]:
@@ -119,20 +121,23 @@ def read_source(entry: object, folder: Path) -> Source:
         raise ConfigError(f"a source is {type(entry).__name__}; expected a path or a table with 'path'")
     usual = {"json_path": "path", "sampling_strategy": "take"}
     given: dict[str, object] = {usual.get(str(key), str(key)): value for key, value in entry.items()}
-    unknown = sorted(set(given) - {"path", "root", "take", "weight"})
+    unknown = sorted(set(given) - {"path", "root", "take", "weight", "apart"})
     path = given.get("path")
     if unknown or not isinstance(path, str):
         found = f"unknown {unknown[0]!r}" if unknown else "no 'path'"
-        raise ConfigError(f"a source with {found}; expected path, root, take, weight")
+        raise ConfigError(f"a source with {found}; expected path, root, take, weight, apart")
     weight = given.get("weight", 1.0)
     if not isinstance(weight, int | float) or isinstance(weight, bool) or weight <= 0:
         raise ConfigError(f"the weight of {path} is {weight!r}; expected a number above 0")
+    if not isinstance(given.get("apart", False), bool):
+        raise ConfigError(f"apart of {path} is {given['apart']!r}; expected true or false")
     root = given.get("root")
     return Source(
         path=_under(folder, path),
         root=None if root is None else _under(folder, str(root)),
         take=read_take(str(given.get("take", "all"))),
         weight=float(weight),
+        apart=bool(given.get("apart", False)),
     )
 
 
@@ -149,12 +154,20 @@ def gather(sources: Sequence[Source], seed: int) -> list[Sample]:
     gathered: list[Sample] = []
     for number, source in enumerate(sources):
         for path in spread(source.path):
-            samples = list(read_samples(path, source.root))
+            samples = list(_samples(path, source))
             taken = [samples[index] for index in source.take.indices(len(samples), seed + number)]
             whole, rest = divmod(source.weight, 1.0)
             part = random.Random(seed + number).sample(range(len(taken)), round(rest * len(taken)))
             gathered += taken * int(whole) + [taken[index] for index in sorted(part)]
     return gathered
+
+
+def _samples(path: str, source: Source) -> Iterator[Sample]:
+    for sample in read_samples(path, source.root):
+        if source.apart and isinstance(sample, Record):
+            yield from apart(sample)
+        else:
+            yield sample
 
 
 def spread(path: str) -> list[str]:

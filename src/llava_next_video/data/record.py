@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava_next_video.errors import MediaError
-from llava_next_video.messages import Image, Turn, Video
+from llava_next_video.messages import Image, Text, Turn, Video
 
 Media = tuple[Image | Video, ...]
 
@@ -88,13 +88,40 @@ Sample = Record | Preference
 def bare(record: Record) -> Record:
     """The record without the words of its users: what the assistant says follows the bare media.
 
-    >>> from llava_next_video.messages import Text
     >>> turns = (Turn(role="user", parts=(Video(source="a.mp4"), Text(text="What is it?"))),)
     >>> bare(Record(id="a", turns=turns, place=Place(file="a.json", line=1))).turns[0].parts
     (Video(source='a.mp4'),)
     """
     turns = [turn if turn.role != "user" else Turn(role="user", parts=turn.media) for turn in record.turns]
     return Record(id=record.id, turns=tuple(turns), place=record.place)
+
+
+def apart(record: Record) -> list[Record]:
+    """Each question of the record with its answer as a record of its own, behind the same system and media.
+
+    Right where no question leans on the one before. Records whose media are not all in the first question
+    stay whole.
+    """
+    system = tuple(turn for turn in record.turns if turn.role == "system")
+    spoken = record.turns[len(system) :]
+    media = spoken[0].media
+    if len(spoken) <= 2 or len(media) != len(record.media):
+        return [record]
+    pieces = []
+    for number in range(0, len(spoken), 2):
+        question = Turn(role="user", parts=(*media, *_words(spoken[number])))
+        pieces.append(
+            Record(
+                id=f"{record.id}.{number // 2}",
+                turns=(*system, question, spoken[number + 1]),
+                place=record.place,
+            )
+        )
+    return pieces
+
+
+def _words(turn: Turn) -> tuple[Text, ...]:
+    return tuple(part for part in turn.parts if isinstance(part, Text))
 
 
 def source_name(source: object) -> str:

@@ -84,6 +84,18 @@ def test_sampling_can_be_a_setting_of_the_processor(clip):
     assert pixels(processor, clip, do_sample_frames=False).shape[1] == 8
 
 
+def test_a_number_of_frames_set_once_holds_for_every_call(clip):
+    assert pixels(LlavaNextVideoImageProcessor(**SMALL, num_frames=2), clip).shape[1] == 2
+    switched_off = LlavaNextVideoImageProcessor(**SMALL, num_frames=2, do_sample_frames=False)
+    assert pixels(switched_off, clip).shape[1] == 8
+
+
+def test_frames_a_second_have_no_hidden_cap(ours, clip):
+    long = np.repeat(clip, 5, axis=0)
+    assert pixels(ours, long, fps=1, video_metadata={"fps": 2}).shape[1] == 20
+    assert pixels(ours, long, fps=1, num_frames=6, video_metadata={"fps": 2}).shape[1] == 6
+
+
 def test_metadata_say_which_frames_were_seen(ours, film):
     out = ours(film, num_frames=3, return_metadata=True)
     (metadata,) = out["video_metadata"]
@@ -162,6 +174,7 @@ def test_what_is_no_clip_is_named(ours, clips, sentence):
         ({"num_frames": 0}, "at least 1"),
         ({"num_frames": 2, "do_sample_frames": False}, "drop one side"),
         ({"fps": 1}, "clip's own rate"),
+        ({"sampler": "random"}, "sampler is 'random'"),
         ({"resample": 1}, "for pictures only"),
         ({"size": {"shortest_edge": -3}}, "size is"),
         ({"input_data_format": "sideways"}, "input_data_format"),

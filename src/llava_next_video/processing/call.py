@@ -84,7 +84,7 @@ class CallOptions:
 
 
 def read_call(
-    kwargs: Mapping[str, object], *, mark_spoken: bool = False, from_template: bool = False, **named: object
+    kwargs: Mapping[str, object], *, mark_spoken: bool = False, from_template: bool = False
 ) -> CallOptions:
     """The options of a call from its keywords, flat or in transformers' groups.
 
@@ -92,10 +92,7 @@ def read_call(
         ConfigError: An unknown keyword, or a value that cannot be honoured.
     """
     grouped = {group: dict(cast(Mapping[str, object], kwargs.get(group) or {})) for group in GROUPS}
-    flat: dict[str, object] = {
-        **named,
-        **{name: value for name, value in kwargs.items() if name not in GROUPS},
-    }
+    flat = {name: value for name, value in kwargs.items() if name not in GROUPS}
     for name in [*flat, *(name for group in grouped.values() for name in group)]:
         if name not in KNOWN:
             raise _unknown(name)

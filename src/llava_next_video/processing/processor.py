@@ -42,13 +42,7 @@ class LlavaNextVideoProcessor:
         video_newline: Where newline tokens stand in clips, as in the model's config.
     """
 
-    model_input_names: ClassVar[list[str]] = [
-        "input_ids",
-        "attention_mask",
-        "pixel_values",
-        "image_sizes",
-        "pixel_values_videos",
-    ]
+    text_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
 
     def __init__(
         self,
@@ -83,6 +77,15 @@ class LlavaNextVideoProcessor:
         self._placeholders = find_placeholders(
             tokenizer, {"image": self.image_token, "video": self.video_token}
         )
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What a call may give, by name."""
+        return [
+            *self.text_input_names,
+            *self.image_processor.model_input_names,
+            *self.video_processor.model_input_names,
+        ]
 
     @property
     def image_token_id(self) -> int:
@@ -155,13 +158,15 @@ class LlavaNextVideoProcessor:
         clip where clips differ in their number of frames.
 
         Args:
-            text: One text or several. images: What `LlavaNextImageProcessor` takes, for all texts in order.
-            videos: What `LlavaNextVideoImageProcessor` takes, for all texts in order. padding: True or
-            `longest`, `max_length`, or False. truncation: Whether words are cut at `max_length`; visual
-            tokens never are. return_tensors: `pt`, `np` or None for lists. kwargs: `padding_side`,
-            `add_special_tokens`, `pad_to_multiple_of`, and the settings of the picture
-                and clip processors (`num_frames`, `fps`, `size`, ...), also grouped as `text_kwargs`,
-                `images_kwargs` and `videos_kwargs`.
+            text: One text or several.
+            images: What `LlavaNextImageProcessor` takes, for all texts in order.
+            videos: What `LlavaNextVideoImageProcessor` takes, for all texts in order.
+            padding: True or `longest`, `max_length`, or False.
+            truncation: Whether words are cut at `max_length`; visual tokens never are.
+            return_tensors: `pt`, `np` or None for lists.
+            kwargs: `padding_side`, `add_special_tokens`, `pad_to_multiple_of`, and the settings of both
+                processors (`num_frames`, `fps`, `size`, ...), also in `text_kwargs`, `images_kwargs` and
+                `videos_kwargs`.
 
         Raises:
             PromptError: Arguments in another order, or placeholders and media that do not agree.
@@ -169,13 +174,13 @@ class LlavaNextVideoProcessor:
             ConfigError: An unknown keyword.
         """
         refuse_swapped(text, images, videos, (self.image_token, self.video_token))
-        call = read_call(
-            kwargs,
-            padding=padding,
-            truncation=truncation,
-            max_length=max_length,
-            return_tensors=return_tensors,
-        )
+        named = {
+            "padding": padding,
+            "truncation": truncation,
+            "max_length": max_length,
+            "return_tensors": return_tensors,
+        }
+        call = read_call({**named, **kwargs})
         texts = [text] if isinstance(text, str) else cast("Sequence[str]", text or ())
         return self._inputs([Rendered(text=one) for one in texts], images, videos, call)
 
@@ -256,9 +261,10 @@ class LlavaNextVideoProcessor:
         if not tokenize:
             return [one.text for one in prompts] if batched else prompts[0].text
         images, videos = call.pop("images", None), call.pop("videos", None)
+        if return_tensors != "auto":
+            call["return_tensors"] = return_tensors
         options = read_call(
             call,
-            return_tensors="pt" if return_tensors == "auto" else return_tensors,
             mark_spoken=return_assistant_tokens_mask,
             from_template=True,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from llava_next_video.processing.settings import (
     read_tensor_kind,
 )
 from llava_next_video.size import Size
+
+UNCAPPED = 1_000_000
+"""As many frames as `fps` gives: transformers, too, knows no cap."""
 
 
 class LlavaNextVideoImageProcessor(Configured):
@@ -205,18 +209,23 @@ class LlavaNextVideoImageProcessor(Configured):
             raise ConfigError(
                 "do_sample_frames=False together with num_frames, fps or sampler; drop one side"
             )
-        if do_sample_frames is False or (
-            do_sample_frames is None and not asked and not self.do_sample_frames
-        ):
+        if do_sample_frames is None:
+            do_sample_frames = asked or self._samples()
+        if not do_sample_frames:
             return None
-        num_frames = self.num_frames if num_frames is None and fps is None else num_frames
-        fps = self.fps if fps is None and num_frames is None else fps
-        how = sampler or self.sampler or "uniform"
+        if num_frames is None and fps is None:
+            num_frames, fps = self.num_frames, self.fps
         if fps is not None:
-            return Sampling(
-                how="fps", per_second=float(fps), **({} if num_frames is None else {"frames": num_frames})
-            )
-        return Sampling(how=how, **({} if num_frames is None else {"frames": num_frames}))  # type: ignore[arg-type]
+            most = UNCAPPED if num_frames is None else num_frames
+            return Sampling(how="fps", per_second=float(fps), frames=most)
+        how = read_sampler(sampler or self.sampler)
+        return Sampling(how=how) if num_frames is None else Sampling(how=how, frames=num_frames)
+
+    def _samples(self) -> bool:
+        """Whether the processor's own settings ask for a sampling."""
+        if self.do_sample_frames is None:
+            return self.num_frames is not None or self.fps is not None
+        return self.do_sample_frames
 
     def resize(
         self,
@@ -234,21 +243,27 @@ class LlavaNextVideoImageProcessor(Configured):
         frame = torch.from_numpy(np.ascontiguousarray(image))[None]
         frame = frame.permute(0, 3, 1, 2) if order == "channels_last" else frame
         shortest_edge, exact = read_size(size)
-        rule = self.settings()
-        rule = PixelSettings(
-            shortest_edge=shortest_edge,
-            exact=exact,
-            resample=read_resample(resample),
-            crop=None,
-            rescale=rule.rescale,
-            mean=rule.mean,
-            std=rule.std,
-            convert_rgb=rule.convert_rgb,
+        rule = replace(
+            self.settings(), shortest_edge=shortest_edge, exact=exact, resample=read_resample(resample)
         )
         out = resized(frame, rule.resized(Size(*frame.shape[-2:])), rule.resample)[0]
         if (read_channel_order("data_format", data_format) or order) == "channels_last":
             out = out.permute(1, 2, 0)
         return np.ascontiguousarray(out.numpy())
+
+
+def read_sampler(sampler: str | None) -> Literal["uniform", "linspace"]:
+    """A `sampler` by its name; evenly, from the first frame on, if there is none.
+
+    Raises:
+        ConfigError: An unknown name.
+    """
+    match sampler:
+        case None | "uniform":
+            return "uniform"
+        case "linspace":
+            return "linspace"
+    raise ConfigError(f"sampler is {sampler!r}; expected 'uniform' or 'linspace', or give fps")
 
 
 def _ordered(clip: Footage, settings: PixelSettings, data_format: object) -> Tensor:

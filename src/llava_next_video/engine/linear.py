@@ -49,27 +49,17 @@ class Int8Linear:
         largest = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True)).clamp_min_(1e-10)
         rows = (x * (127 / largest)).round_().to(torch.int8)
         if len(x) <= _FEW_ROWS:
-            out = torch._int_mm(rows, self.weight) * (largest / 127)
-            out *= self.scale
+            out = torch._int_mm(rows, self.weight) * self.scale
         else:
             unsigned = rows.view(torch.uint8).bitwise_xor_(128)  # plus 128
             out = torch.ops.onednn.qlinear_pointwise(
-                unsigned,
-                1.0,
-                128,
-                self.packed,
-                self.scale,
-                self.zeros,
-                None,
-                1.0,
-                0,
-                torch.float32,
-                "none",
-                [],
-                "",
+                unsigned, 1.0, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, *_BARE
             )
-            out *= largest / 127
-        return out if self.bias is None else out.add_(self.bias)
+        largest /= 127
+        return out.mul_(largest) if self.bias is None else torch.addcmul(self.bias, out, largest)
+
+
+_BARE: tuple[str, list[float], str] = ("none", [], "")  # nothing after the product
 
 
 def quantized_rows(

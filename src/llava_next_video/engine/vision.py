@@ -22,6 +22,7 @@ from llava_next_video.model.configuration import CLASS_TOKENS, LlavaNextVideoCon
 from llava_next_video.model.connector import Pooler, lay_out_clips, pack_images
 
 _QUICK = 1.702
+_TILES_AT_ONCE = 2  # what lies between two products then stays in the caches; more tiles at once are slower
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,6 +139,11 @@ class Vision:
         self, pixels: Float[Tensor, "tiles channels height width"]
     ) -> Float[Tensor, "tiles patches out"]:
         """Hidden states of the chosen layers, side by side."""
+        starts = range(0, len(pixels), _TILES_AT_ONCE)
+        parts = [self._pass(pixels[start : start + _TILES_AT_ONCE]) for start in starts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _pass(self, pixels: Tensor) -> Tensor:
         patches = F.conv2d(
             pixels.to(self.dtype), self.patch_weight, self.patch_bias, stride=self.patch.stride
         )

@@ -31,7 +31,7 @@ class Clip:
     sampling: Sampling
     duration_s: float | None
     frame_count: int
-    frames_per_second: float | None
+    frames_per_second: float | int | None
     size: Size
     key: bytes
     name: str

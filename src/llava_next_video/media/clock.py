@@ -16,7 +16,7 @@ class Clock:
     """Seconds of every frame after the first one; `steady` if they follow one rate."""
 
     times_s: Float64[np.ndarray, " frames"]
-    frames_per_second: float | None
+    frames_per_second: float | int | None
     duration_s: float | None
     steady: bool
 

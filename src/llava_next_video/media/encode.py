@@ -1,6 +1,7 @@
 """Film arrays: frames to a video file."""
 
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import chain
@@ -72,7 +73,7 @@ def write_clip(
     if pix_fmt is None:
         odd = size.height % 2 or size.width % 2
         pix_fmt = "yuv444p" if codec == "h264" and odd else "yuv420p"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with av.open(os.fspath(partial), "w", format=container_format) as container:
             rate = Fraction(frames_per_second).limit_denominator(1001)
@@ -89,8 +90,16 @@ def write_clip(
                 _turn(stream, rotation)
             for frame in _video_frames(path, chain([first], pictures), size, times_s, rate):
                 container.mux(stream.encode(frame))
+                # What the encoder did not take when it opened, it does not know.
+                if stream.codec_context.options:
+                    unknown = ", ".join(stream.codec_context.options)
+                    raise ConfigError(f"{path}: the {codec} encoder knows no option {unknown}")
             container.mux(stream.encode(None))
         os.replace(partial, path)
+    except ValueError as error:  # PyAV's for settings; some of FFmpeg's errors are of this kind too
+        raise ConfigError(
+            f"{path}: {codec} with pix_fmt={pix_fmt!r} in {container_format} cannot be written ({error})"
+        ) from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: cannot be written as {codec} in {container_format} ({error})") from error
     finally:

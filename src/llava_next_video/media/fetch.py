@@ -202,13 +202,15 @@ def _get(url: str, limits: Limits, policy: FetchPolicy, deadline: float) -> byte
             quote(f"{target}?{parts.query}" if parts.query else target, safe=_URL_SAFE),
             headers={"Accept-Encoding": "identity", "User-Agent": "llava-next-video", "Connection": "close"},
         )
-        response = connection.getresponse()
-        moved = response.getheader("Location")
-        if response.status in _REDIRECTS and moved:
-            return urljoin(url, moved)
-        if response.status != 200:
-            raise MediaError(f"{name}: the server answered {response.status} {response.reason}")
-        return _body(response, name, limits)
+        with contextlib.closing(connection.getresponse()) as response:
+            moved = response.getheader("Location")
+            if response.status in _REDIRECTS and moved:
+                return urljoin(url, moved)
+            if response.status != 200:
+                raise MediaError(f"{name}: the server answered {response.status} {response.reason}")
+            data = _body(response, name, limits)
+        left(deadline, host)  # a body without a length ends, for all we see, where the guard hung up
+        return data
     except (OSError, http.client.HTTPException, ValueError) as error:
         left(deadline, host)  # says so if it was the guard that hung up
         raise MediaError(f"{name}: the download broke off ({error or type(error).__name__})") from error

@@ -1,6 +1,7 @@
 """Pictures, upright and in RGB; animated ones as rows of frames."""
 
 import io
+from functools import cache
 from typing import IO, cast
 
 import numpy as np
@@ -15,10 +16,9 @@ from llava_next_video.media.sampling import Sampling
 from llava_next_video.size import Size
 
 # Formats that Pillow decodes by itself; it would hand EPS to Ghostscript, and a file says itself what it is.
-_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 # Several pictures in a JPEG (depth, gain map) or TIFF (pages) are no film.
 _ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
-_EXPECTED = "expected a picture such as png, jpg, webp, gif, bmp, tiff or avif"
 # What browsers show for frames that claim to last no time at all.
 _DEFAULT_FRAME_S = 0.1
 # Pillow speaks of damage in all of these.
@@ -32,18 +32,25 @@ def open_picture(file: io.BufferedIOBase, name: str, limits: Limits) -> Image.Im
     """
     file.seek(0)
     try:
-        image = Image.open(cast(IO[bytes], file), formats=_FORMATS)
+        image = Image.open(cast(IO[bytes], file), formats=_known_formats())
     except UnidentifiedImageError:
         return None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaLimitError(f"{name}: too many pixels; the limit is {limits.pixels}") from error
-    except _BROKEN:
+    except (OSError, ValueError):
         return None
     if image.width * image.height > limits.pixels:
         raise MediaLimitError(
             f"{name}: {image.width}x{image.height} pixels, and the limit is {limits.pixels} pixels"
         )
     return image
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those that this build of Pillow has."""
+    Image.init()
+    return tuple(form for form in _FORMATS if form in Image.OPEN)
 
 
 def is_animated(image: Image.Image) -> bool:

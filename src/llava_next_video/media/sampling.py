@@ -23,7 +23,7 @@ class Sampling:
 
     how: How = "uniform"
     frames: int = 8
-    per_second: float | None = None
+    per_second: float | int | None = None
 
     def __post_init__(self) -> None:
         if self.how not in get_args(How):
@@ -43,7 +43,7 @@ class Sampling:
             )
 
 
-def moments(frame_count: int, sampling: Sampling, frames_per_second: float | None) -> list[int]:
+def moments(frame_count: int, sampling: Sampling, frames_per_second: float | int | None) -> list[int]:
     """Indices of the frames to look at: rising, without repeats, inside the clip.
 
     A clip shorter than wanted gives each frame once. `frames_per_second` is read by `fps` only.

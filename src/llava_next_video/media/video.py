@@ -118,7 +118,8 @@ def _read_straight(
 
 
 def _clock_by(stamps: np.ndarray, stream: VideoStream, index: PacketIndex, rate: Fraction) -> Clock:
-    if stamps.min() == NO_TIME:
+    # AVI has no time stamps: what the demuxer makes up for frames out of order goes back and forth.
+    if stamps.min() == NO_TIME or np.any(np.diff(stamps) <= 0):
         return steady_clock(len(stamps), float(rate))
     return clock_of(stamps, _time_base(stream), index.last_duration, rate)
 
@@ -164,11 +165,17 @@ def _opened_stream(source: Opened, limits: Limits) -> Iterator[tuple[InputContai
 
 def _moving_pictures(container: InputContainer, name: str) -> VideoStream:
     for stream in container.streams.video:
-        cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
-        if not cover and stream.codec_context is not None:
+        if not _is_cover(stream) and stream.codec_context is not None:
             return stream
-    found = [f"{stream.type} ({_codec(stream)})" for stream in container.streams]
+    found = [
+        f"{'cover picture' if _is_cover(stream) else stream.type} ({_codec(stream)})"
+        for stream in container.streams
+    ]
     raise MediaError(f"{name}: no video stream; found {', '.join(found) or 'no streams'}")
+
+
+def _is_cover(stream: av.stream.Stream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def _codec(stream: av.stream.Stream) -> str:

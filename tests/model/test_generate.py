@@ -215,3 +215,11 @@ def test_pixels_and_features_are_not_given_together(pair, batch):
     encoded = {"video": pair[0].get_video_features(inputs["pixel_values_videos"])}
     with pytest.raises(ValueError, match="not both"):
         pair[0](**inputs, mm_encoder_outputs=encoded)
+
+
+def test_a_max_length_below_the_visual_tokens_counts_each_medium_as_one(pair, batch):
+    inputs = batch([[1, ("video", 3), 6, 8]])  # 3 frames x 4 tokens; written as 4 tokens
+    assert inputs["input_ids"].shape[1] == 15
+    whole = pair[0].generate(**inputs, max_length=9, do_sample=False, eos_token_id=None)
+    assert whole.shape[1] == 15 + 9 - 4
+    assert torch.equal(whole[:, 15:], pair[1].generate(**inputs, max_new_tokens=5, eos_token_id=None)[:, 15:])

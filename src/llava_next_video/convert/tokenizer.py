@@ -16,7 +16,9 @@ this image? Please provide a detailed description of the video, focusing on the 
 actions, and the background scenes. A chat between a curious user and an artificial intelligence
 assistant. The assistant gives helpful, detailed, and polite answers to the user's questions. How
 many objects are there? Which way does the red circle move? What color is the square? Is there a
-person in the video? The camera moves to the left."""
+person in the video? The camera moves to the left. USER: How many cats are there in the image?
+ASSISTANT: There are two cats. USER: What is shown in this image? ASSISTANT: This image shows a red
+stop sign."""
 
 
 def byte_level_bpe(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

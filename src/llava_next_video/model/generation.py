@@ -18,7 +18,7 @@ from llava_next_video.model.context import context_limit, refuse_too_long
 from llava_next_video.model.modeling import Encoded, Layers, LlavaNextVideoModel, Sizes
 from llava_next_video.model.outputs import LlavaNextVideoCausalLMOutputWithPast
 from llava_next_video.model.pixels import Pixels
-from llava_next_video.model.placement import to_left_padding
+from llava_next_video.model.placement import to_left_padding, written_length
 from llava_next_video.model.pretrained import LlavaNextVideoPreTrainedModel, accept_every_layout
 
 logger = logging.get_logger(__name__)
@@ -167,7 +167,8 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
 
         Rows that are padded at their end are moved to the right, so the prompt in the result is padded at its
         start. Media are checked and encoded once, before the first token. Where the answer would leave the
-        context, it ends there, and a warning says so.
+        context, it ends there, and a warning says so. A `max_length` that the visual tokens alone reach
+        counts each medium as one token, as it did when processors did not repeat placeholders.
 
         Raises:
             PromptError: placeholders and media do not match.
@@ -185,8 +186,16 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
             kwargs["mm_encoder_outputs"] = {kind: copy.copy(output) for kind, output in encoded.items()}
         elif starts:
             self._refuse_mismatch(kwargs)
+        if starts:
+            self._count_media_once(kwargs)
         generation_config = self._stay_in_context(kwargs, generation_config)
         return super().generate(None, generation_config, *args, **kwargs)
+
+    def _count_media_once(self, inputs: dict[str, Any]) -> None:
+        ids, most = inputs.get("input_ids"), inputs.get("max_length")
+        if ids is None or most is None or most > ids.shape[1]:
+            return
+        inputs["max_length"] = most + ids.shape[1] - written_length(ids, self.config)
 
     def _refuse_mismatch(self, inputs: Mapping[str, Any]) -> None:
         ids, embeddings = inputs.get("input_ids"), inputs.get("inputs_embeds")

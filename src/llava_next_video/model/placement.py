@@ -76,6 +76,21 @@ def to_left_padding(attention_mask: Int[Tensor, "batch length"]) -> Int[Tensor, 
     return (places + last + 1) % length
 
 
+def written_length(input_ids: Int[Tensor, "batch length"], config: LlavaNextVideoConfig) -> int:
+    """Length of the longest prompt as it was written: placeholders in a row count as the one that was there.
+
+    >>> from transformers import CLIPVisionConfig, LlamaConfig
+    >>> config = LlavaNextVideoConfig(CLIPVisionConfig(), LlamaConfig(), video_token_index=9)
+    >>> written_length(torch.tensor([[1, 9, 9, 9, 2]]), config)
+    3
+    """
+    repeated = torch.zeros_like(input_ids, dtype=torch.bool)
+    for index in (config.image_token_index, config.video_token_index):
+        here = input_ids == index
+        repeated[:, 1:] |= here[:, 1:] & here[:, :-1]
+    return int((~repeated).sum(dim=1).max())
+
+
 def _listed(numbers: Sequence[int]) -> str:
     shown = ", ".join(str(number) for number in numbers[:8])
     return shown if len(numbers) <= 8 else f"{shown}, ... {len(numbers)} in all"

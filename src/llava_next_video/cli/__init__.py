@@ -15,6 +15,7 @@ from llava_next_video.cli.ask import ask
 from llava_next_video.cli.convert import convert
 from llava_next_video.cli.env import env
 from llava_next_video.cli.evaluate import evaluate
+from llava_next_video.cli.train import train
 from llava_next_video.cli.world import world
 from llava_next_video.errors import LlavaNextVideoError
 
@@ -33,6 +34,7 @@ app.command(epilog='Example: `llava-next-video ask clip.mp4 "What happens?" --fr
 app.command(epilog="Example: `llava-next-video env`")(env)
 app.add_typer(convert, name="convert")
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(train, name="train")
 app.add_typer(world, name="world")
 
 

@@ -1,0 +1,84 @@
+"""Train a model, and check data before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llava_next_video.cli.ask import quiet
+
+if TYPE_CHECKING:
+    from llava_next_video.train.recipe import Stage
+
+train = typer.Typer(help="Train a model, and check data before it.", no_args_is_help=True)
+
+RecipeFile = Annotated[Path, typer.Argument(help="Recipe: a TOML file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting over the recipe's: learning.lr=1e-4.", show_default="none"),
+]
+
+
+@train.callback()
+def _train() -> None:
+    """Train a model, and check data before it."""
+
+
+@train.command(epilog="Example: `llava-next-video train align runs/align.toml --set learning.steps=100`")
+def align(recipe: RecipeFile, settings: Settings = None) -> None:
+    """Teach the projector alone to speak the language model's language; prints the model's folder."""
+    _run(recipe, "align", settings)
+
+
+@train.command(epilog="Example: `llava-next-video train sft runs/sft.toml --set learning.lr=1e-5`")
+def sft(recipe: RecipeFile, settings: Settings = None) -> None:
+    """Teach a model from conversations about images and videos; prints the model's folder.
+
+    A run that was interrupted goes on where its last checkpoint was.
+    """
+    _run(recipe, "sft", settings)
+
+
+@train.command(epilog="Example: `llava-next-video train check data.json --model DIR --root media/`")
+def check(
+    data: Annotated[Path, typer.Argument(help="Samples, in any format that training reads.")],
+    model: Annotated[str, typer.Option(help="Checkpoint folder or hub name to check against.")],
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that media paths are relative to.", show_default="the data file's"),
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
+    workers: Annotated[int, typer.Option(help="Media opened at once.")] = 2,
+) -> None:
+    """Open every medium, count every token, and list what training would drop (then exit code 1)."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from llava_next_video.train.checking import check_data
+    from llava_next_video.train.recipe import DataSettings
+
+    quiet()
+    words = SpinnerColumn(), TextColumn("{task.completed} samples")
+    with Progress(*words, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("checking", total=None)
+        report = check_data(
+            data,
+            model,
+            DataSettings(frames=frames),
+            root=root,
+            workers=workers,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+    typer.echo(report.text)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _run(recipe: Path, stage: Stage, settings: list[str] | None) -> None:
+    from llava_next_video.train.run import run_training
+
+    quiet()
+    trained = run_training(recipe, stage, settings or (), report=lambda line: typer.echo(line, err=True))
+    typer.echo(trained.folder)

@@ -140,8 +140,11 @@ def whole_frames(
     frames that lean on it.
     """
     context = stream.codec_context
-    context.copy_opaque = True
     damage = _Damage()
+    # A frame carries its packet's time stamp, even one that the demuxer made up.
+    number_by_pts = dict(zip(index.pts.tolist(), range(len(index.pts)), strict=True))
+    if len(number_by_pts) < len(index.pts):
+        number_by_pts = {}
     # A decoder may drop a frame without a word; where the order is known, the gap is seen.
     due = (
         deque()
@@ -153,16 +156,13 @@ def whole_frames(
         if packet is not None and packet.is_corrupt:
             damage.note(number)
             continue
-        if packet is not None:
-            # A new object each time: PyAV finds it again by its address, which small numbers share.
-            packet.opaque = (number,)
         try:
             frames = context.decode(packet)
         except av.FFmpegError:
             damage.note(number)
             frames = []
         for frame in frames:
-            (shown,) = frame.opaque if isinstance(frame.opaque, tuple) else (number,)
+            shown = number_by_pts.get(NO_TIME if frame.pts is None else frame.pts, number)
             if frame.is_corrupt:
                 damage.note(shown)
             while due and frame.pts is not None and due[0][0] <= frame.pts:

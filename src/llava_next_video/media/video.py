@@ -141,11 +141,10 @@ def _opened_stream(source: Opened, limits: Limits) -> Iterator[tuple[InputContai
     Raises: MediaError if it is no video file, with what was found; MediaLimitError by frame size.
     """
     source.file.seek(0)
-    # The decoder itself refuses larger frames, also when a stream grows half way through.
-    most_pixels = {"max_pixels": str(limits.pixels)}
     try:
+        # Not as `options`: before PyAV 18 those go astray in formats that show their streams late.
         container = av.open(
-            source.file, "r", options={"format_whitelist": _FORMATS, **most_pixels}, metadata_errors="replace"
+            source.file, "r", container_options={"format_whitelist": _FORMATS}, metadata_errors="replace"
         )
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{source.name}: {_why_unreadable(source, error)}; {_EXPECTED}") from error
@@ -157,7 +156,8 @@ def _opened_stream(source: Opened, limits: Limits) -> Iterator[tuple[InputContai
                 f"{source.name}: frames of {context.width}x{context.height} pixels, and the limit is "
                 f"{limits.pixels} pixels"
             )
-        context.options = most_pixels
+        # The decoder itself refuses larger frames, also when a stream grows half way through.
+        context.options = {"max_pixels": str(limits.pixels)}
         context.thread_type = "NONE"
         context.thread_count = 1
         yield container, stream

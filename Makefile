@@ -22,10 +22,10 @@ demo: $(READY)
 	$(BIN)/python runs/demo.py
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 test-slow: $(READY) $(REFEREES)/.ready
-	LNV_REFEREES=$(REFEREES) $(BIN)/pytest -m slow
+	LNV_REFEREES=$(REFEREES) $(BIN)/pytest --numprocesses 2 -m slow
 
 check: $(READY)
 	$(BIN)/ruff check

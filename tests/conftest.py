@@ -1,10 +1,14 @@
 """What every test gets: shape checks switched on, a random checkpoint, a clip."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from jaxtyping import install_import_hook
+
+# Two workers share two cores; threads that wait for each other would double the time. Read by torch at import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 install_import_hook("llava_next_video", "beartype.beartype")
 

@@ -8,9 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from llava_next_video import VideoAssistant
 from llava_next_video.cli import run
@@ -82,6 +84,16 @@ def test_a_contact_sheet_is_drawn(command, tiny_checkpoint: Path, square_clip: P
     assert reddish.sum() > 500  # the square of the clip
 
 
+def write_audio(path: Path) -> None:
+    """Half a second of silence in an MP4 without a video stream."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+
+
 @pytest.fixture
 def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, Path]:
     """Files and folders that cannot be used."""
@@ -89,11 +101,18 @@ def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, P
     (tmp_path / "zero.mp4").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "cut.mp4").write_bytes(square_clip.read_bytes()[:300])
-    for name in ("corrupt", "pickle", "configless"):
+    for name in ("corrupt", "pickle", "configless", "holes", "short"):
         shutil.copytree(tiny_checkpoint, tmp_path / name)
     (tmp_path / "corrupt" / "model.safetensors").write_bytes(b"\x10" + bytes(500))
     (tmp_path / "pickle" / "model.safetensors").rename(tmp_path / "pickle" / "pytorch_model.bin")
     (tmp_path / "configless" / "config.json").unlink()
+    weights = load_file(tiny_checkpoint / "model.safetensors")
+    del weights["image_newline"]
+    save_file(weights, tmp_path / "holes" / "model.safetensors", metadata={"format": "pt"})
+    config = (tmp_path / "short" / "config.json").read_text()
+    config = config.replace('"max_position_embeddings": 4096', '"max_position_embeddings": 64')
+    (tmp_path / "short" / "config.json").write_text(config)
+    write_audio(tmp_path / "audio.mp4")
     return {path.name: path for path in tmp_path.iterdir()}
 
 
@@ -105,6 +124,9 @@ def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, P
         ("text.mp4", [], r"text\.mp4"),
         ("zero.mp4", [], r"zero\.mp4"),
         ("cut.mp4", [], r"cut\.mp4"),
+        ("audio.mp4", [], r"audio\.mp4: .*audio"),
+        (None, ["--model", "{holes}"], "image_newline"),
+        (None, ["--model", "{short}", "--frames", "20"], "tokens needed .* 64 fit .* fewer frames"),
         (None, ["--frames", "0"], "0"),
         (None, ["--frames=-3"], "-3"),
         (None, ["--fps", "0"], "0"),

@@ -1,0 +1,68 @@
+"""Generated pages are current, and what the README shows works."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from llava_next_video.cli import run
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, square_clip: Path, tiny_checkpoint: Path) -> Path:
+    """A folder with the clips that the README names, and a checkpoint under the name that it asks for."""
+    for name in ("clip.mp4", "a.mp4", "b.mp4"):
+        shutil.copy(square_clip, tmp_path / name)
+    (tmp_path / "llava-hf").mkdir()
+    (tmp_path / "llava-hf" / "LLaVA-NeXT-Video-7B-hf").symlink_to(tiny_checkpoint)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_map_and_the_command_reference_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "docs" / "generate.py"), run_name="__main__")
+    assert ended.value.code == 0
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0][:60])
+def test_the_readmes_python_runs(code: str, desk: Path) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("llava-next-video ")]
+
+
+def test_the_readmes_commands_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commands()
+    for command in commands():
+        words = shlex.split(command.replace("/tmp/", f"{desk}/"))
+        monkeypatch.setattr(sys, "argv", words)
+        assert run() == 0, command
+
+
+def test_every_page_that_the_readme_links_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_target_of_the_makefile_that_the_readme_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets

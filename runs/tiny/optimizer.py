@@ -1,0 +1,74 @@
+"""Muon for hidden matrices, AdamW for everything else.
+
+Source: Muon (KellerJordan/Muon, `muon.py`), with the step scaled to AdamW's root mean square
+(Moonlight, arXiv 2502.16982). Matrices of one shape share one batched Newton-Schulz iteration.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class MuonAdamW:
+    """Two optimizers with one step; `scale` follows the schedule."""
+
+    def __init__(
+        self, module: nn.Module, *, muon_lr: float, adam_lr: float, weight_decay: float = 0.01
+    ) -> None:
+        self.muon_lr, self.adam_lr, self.weight_decay, self.steps = muon_lr, adam_lr, weight_decay, 0
+        self.matrices: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
+        self.others: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+        for name, weight in module.named_parameters():
+            if not weight.requires_grad:
+                continue
+            if weight.ndim == 2 and "embed" not in name and "lm_head" not in name and "head" not in name:
+                shape = (min(weight.shape), max(weight.shape))
+                self.matrices.setdefault(shape, []).append((weight, torch.zeros_like(weight)))
+            else:
+                self.others.append((weight, torch.zeros_like(weight), torch.zeros_like(weight)))
+
+    @torch.no_grad()
+    def step(self, scale: float) -> None:
+        """Take one step, then forget the gradients."""
+        self.steps += 1
+        for (_, long), group in self.matrices.items():
+            group_with = [(weight, momentum) for weight, momentum in group if weight.grad is not None]
+            if not group_with:
+                continue
+            updates = []
+            for weight, momentum in group_with:
+                momentum.lerp_(weight.grad, 0.05)
+                update = weight.grad.lerp(momentum, 0.95)
+                updates.append(update.T if weight.shape[0] > weight.shape[1] else update)
+            size = self.muon_lr * scale * 0.2 * math.sqrt(long)
+            for (weight, _), update in zip(group_with, _orthogonal(torch.stack(updates)), strict=True):
+                weight.mul_(1 - self.muon_lr * scale * self.weight_decay)
+                weight.add_(update.T if weight.shape[0] > weight.shape[1] else update, alpha=-size)
+                weight.grad = None
+        for weight, mean, square in self.others:
+            if weight.grad is None:
+                continue
+            mean.lerp_(weight.grad, 0.1)
+            square.lerp_(weight.grad.square(), 0.02)
+            root = (square / (1 - 0.98**self.steps)).sqrt() + 1e-8
+            weight.addcdiv_(mean / (1 - 0.9**self.steps), root, value=-self.adam_lr * scale)
+            weight.grad = None
+
+
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest orthogonal matrices, by five rounds of a quintic Newton-Schulz iteration."""
+    found = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = found @ found.mT
+        found = 3.4445 * found + (2.0315 * gram @ gram - 4.775 * gram) @ found
+    return found
+
+
+def schedule(done: float, *, warm: float = 0.03, cool: float = 0.35) -> float:
+    """Linear warm-up, constant, linear decay; `done` runs from 0 to 1.
+
+    >>> schedule(0.5), schedule(1.0)
+    (1.0, 0.0)
+    """
+    return min(1.0, done / warm if warm else 1.0, (1 - done) / cool)

@@ -155,7 +155,7 @@ def main() -> None:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
         def step() -> None:
-            inputs = {key: value for key, value in batch().items() if key != "dropped"}
+            inputs = {key: value for key, value in batch().items() if key not in ("dropped", "samples")}
             loss = imitate(model, inputs, learned) if own else model(**inputs, use_cache=False).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -22,7 +22,8 @@ class Collator:
     """Makes batches of what `Samples` gives.
 
     The batch is a dictionary for `forward`: input_ids, attention_mask, labels, position_ids (packed
-    only), pixel_values with image_sizes, pixel_values_videos; and `dropped`, the samples left out.
+    only), pixel_values with image_sizes, pixel_values_videos; beside them `samples`, their number (a packed
+    sequence holds several), and `dropped`, those left out.
     """
 
     def __init__(self, padding: int) -> None:
@@ -31,7 +32,10 @@ class Collator:
     def __call__(self, items: Sequence[Example | Dropped]) -> dict[str, Any]:
         """One batch; where all its samples were dropped, it has one padding id and no labels."""
         examples = [item for item in items if isinstance(item, Example)]
-        batch: dict[str, Any] = {"dropped": [item for item in items if isinstance(item, Dropped)]}
+        batch: dict[str, Any] = {
+            "samples": sum(max(1, int(example.branches.max())) for example in examples),
+            "dropped": [item for item in items if isinstance(item, Dropped)],
+        }
         if not examples:
             nothing = torch.full((1, 1), self.padding)
             return batch | {

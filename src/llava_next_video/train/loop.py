@@ -135,9 +135,8 @@ class Loop(Trainer):
     ) -> Tensor:
         """The objective's loss of one batch, as its share of the whole step."""
         batch = dict(inputs)
-        dropped = batch.pop("dropped", [])
-        tokens = int(batch["input_ids"].numel())
-        self.journal.count(samples=len(batch["input_ids"]), tokens=tokens, dropped=dropped)
+        samples, dropped = batch.pop("samples"), batch.pop("dropped")
+        self.journal.count(samples=samples, tokens=batch["input_ids"].numel(), dropped=dropped)
         items = 1 if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over processes, each of which divided by the tokens of all.
         return self.objective(model, batch, items) * self.accelerator.num_processes

@@ -47,7 +47,7 @@ def random_mix(model: Any, seed: int) -> Mix:
     media += [picture(draw.randrange(40), Size(draw.randint(20, 120), draw.randint(20, 120)))]
     prompts = []
     for _ in range(draw.randint(2, 8)):
-        head = words(draw.randrange(3), draw.choice([1, 3, 20]))
+        head = words(draw.randrange(3), draw.choice([1, 3, 20, 210]))
         chosen = draw.choices(media, k=draw.choice([0, 1, 1, 1, 2]))
         parts = [
             part for medium in chosen for part in (medium, words(draw.randrange(9), draw.randint(1, 12)))

@@ -38,9 +38,13 @@ class _Part:
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """What one step attends to, the same for all layers with one window."""
+    """What one step attends to, the same for all layers with one window.
 
-    tokens: int
+    `alone` are single tokens that look at one range of slots, as (row, begin, end): most of the work$
+    of a step that generates, done in as few operations as possible.
+    """
+
+    alone: list[tuple[int, int, int]] = field(default_factory=list)
     parts: list[_Part] = field(default_factory=list)
 
 
@@ -100,10 +104,15 @@ class CpuAttention:
         store[0].index_copy_(1, self._slots, keys.transpose(0, 1))
         store[1].index_copy_(1, self._slots, values.transpose(0, 1))
         plan = self._plans[self.windows[layer]]
-        if len(plan.parts) == 1 and isinstance(plan.parts[0].rows, slice):
+        found = self._attend_alone(plan.alone, store, queries)
+        if not plan.parts:
+            return found
+        if len(plan.parts) == 1 and not plan.alone and isinstance(plan.parts[0].rows, slice):
             return self._attend_part(plan.parts[0], store, queries, keys, values)[0]
         out = torch.empty_like(queries, memory_format=torch.contiguous_format)
         sums = torch.empty(queries.shape[:2])
+        if plan.alone:
+            out[[row for row, _, _ in plan.alone]] = found
         for part in plan.parts:
             found, found_sums = self._attend_part(part, store, queries, keys, values)
             if not part.fresh:
@@ -114,6 +123,18 @@ class CpuAttention:
             out[part.rows] = found
             sums[part.rows] = found_sums
         return out
+
+    def _attend_alone(
+        self, alone: Sequence[tuple[int, int, int]], store: Tensor, queries: Tensor
+    ) -> Float[Tensor, "rows heads width"]:
+        if not alone:
+            return queries[:0]
+        asked = queries.view(len(queries), 1, self.key_value_heads, -1, self.head_width)
+        key, value = store[0][None], store[1][None]
+        found = [
+            _flash(asked[row], key[:, :, begin:end], value[:, :, begin:end])[0] for row, begin, end in alone
+        ]
+        return torch.cat(found).view(-1, self.heads, self.head_width)
 
     def _attend_part(
         self, part: _Part, store: Tensor, queries: Tensor, keys: Tensor, values: Tensor
@@ -131,7 +152,7 @@ class CpuAttention:
             key, value = copied.view(shape).transpose(1, 2)
             found, sums = _flash(asked, key, value, attn_mask=part.mask)
             return found.flatten(1, 2), sums.flatten(1, 2)
-        key, value = self._seen(store, part.slots)
+        key, value = _seen(store, part.slots)
         folded = asked.permute(1, 2, 0, 3).flatten(1, 2)[None]
         found, sums = _flash(folded, key[None], value[None])
         found = found.view(self.key_value_heads, -1, rows, self.head_width).permute(2, 0, 1, 3).flatten(1, 2)
@@ -143,7 +164,7 @@ class CpuAttention:
         if part.slots is None:
             key, value = keys[part.rows].transpose(0, 1), values[part.rows].transpose(0, 1)
         else:
-            key, value = self._seen(store, part.slots)
+            key, value = _seen(store, part.slots)
         group = asked.shape[2]
         key, value = key[:, None].expand(-1, group, -1, -1), value[:, None].expand(-1, group, -1, -1)
         found, sums = _flash(
@@ -151,11 +172,8 @@ class CpuAttention:
         )
         return found.permute(2, 0, 1, 3).flatten(1, 2), sums.permute(2, 0, 1).flatten(1, 2)
 
-    def _seen(self, store: Tensor, slots: slice | Tensor) -> Tensor:
-        return store[:, :, slots] if isinstance(slots, slice) else store.index_select(2, slots)
-
     def _plan(self, chunks: Sequence[Chunk], window: int | None) -> Plan:
-        plan = Plan(tokens=sum(chunk.count for chunk in chunks))
+        plan = Plan()
         begins, row = [], 0
         open_chunks = []
         for index, chunk in enumerate(chunks):
@@ -167,22 +185,25 @@ class CpuAttention:
                 open_chunks.append(index)
         covered = self._add_shared(plan, chunks, open_chunks, begins)
         short = []
+        tokens = sum(chunk.count == 1 for chunk in chunks)
         for index in open_chunks:
             chunk = chunks[index]
             end = chunk.start + (chunk.count == 1)  # a single token sees itself in its page
-            if chunk.count == 1 and end - covered[index] <= _SHORT_TOKENS:
+            ranges = runs(chunk.request.pages, covered[index], end, self.page_tokens)
+            long = end - covered[index] > _SHORT_TOKENS or tokens == 1
+            if chunk.count == 1 and not covered[index] and len(ranges) == 1 and long:
+                plan.alone.append((begins[index], *ranges[0]))
+                continue
+            if chunk.count == 1 and not long:
                 short.append(index)
                 continue
-            fresh = self._add_own(plan, chunk, begins[index], covered[index], end)
+            rows = slice(begins[index], begins[index] + chunk.count)
+            self._add_ranges(plan, rows, ranges, fresh=not covered[index])
             if chunk.count > 1:
-                rows = slice(begins[index], begins[index] + chunk.count)
-                plan.parts.append(_Part(rows=rows, slots=None, fresh=fresh))
+                plan.parts.append(_Part(rows=rows, slots=None, fresh=not covered[index] and not ranges))
         for among_shared in (False, True):
             few = [index for index in short if (covered[index] > 0) is among_shared]
-            if len(few) == 1:
-                chunk, row = chunks[few[0]], begins[few[0]]
-                self._add_own(plan, chunk, row, covered[few[0]], chunk.start + 1)
-            elif few:
+            if few:
                 plan.parts.append(self._short(chunks, few, begins, covered))
         return plan
 
@@ -202,12 +223,6 @@ class CpuAttention:
             self._add_ranges(plan, rows, runs(pages, start, end, self.page_tokens), fresh=shared.start == 0)
             covered.update(dict.fromkeys(together, end))
         return covered
-
-    def _add_own(self, plan: Plan, chunk: Chunk, row: int, start: int, end: int) -> bool:
-        """Parts for the pages that a chunk looks at alone; gives whether nothing was there to look at."""
-        ranges = runs(chunk.request.pages, start, end, self.page_tokens)
-        self._add_ranges(plan, slice(row, row + chunk.count), ranges, fresh=start == 0)
-        return start == 0 and not ranges
 
     def _add_ranges(
         self, plan: Plan, rows: slice | Tensor, ranges: list[tuple[int, int]], *, fresh: bool
@@ -253,6 +268,11 @@ class CpuAttention:
             (back < 0) | (back >= window), -torch.inf
         )
         return _Part(rows=slice(row, row + chunk.count), slots=slots, mask=mask, fresh=True)
+
+
+def _seen(store: Tensor, slots: slice | Tensor) -> Tensor:
+    """Keys and values of some slots: looked at where they lie if they lie in a row."""
+    return store[:, :, slots] if isinstance(slots, slice) else store.index_select(2, slots)
 
 
 def _beside(lists: Sequence[Tensor], longest: int) -> tuple[Int[Tensor, "rows longest"], Tensor]:

@@ -56,7 +56,7 @@ class Int8Linear:
                 unsigned, 1.0, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, *_BARE
             )
         largest /= 127
-        return out.mul_(largest) if self.bias is None else torch.addcmul(self.bias, out, largest)
+        return out.mul_(largest) if self.bias is None else torch.addcmul(self.bias, out, largest, out=out)
 
 
 _BARE: tuple[str, list[float], str] = ("none", [], "")  # nothing after the product

@@ -22,7 +22,7 @@ from llava_next_video.model.configuration import CLASS_TOKENS, LlavaNextVideoCon
 from llava_next_video.model.connector import Pooler, lay_out_clips, pack_images
 
 _QUICK = 1.702
-_TILES_AT_ONCE = 2  # what lies between two products then stays in the caches; more tiles at once are slower
+_TILES_AT_ONCE = 1  # what lies between two products stays in the caches; in 8 bits 1.5 times as fast as two
 
 
 @dataclass(slots=True, kw_only=True)

@@ -84,6 +84,7 @@ def test_lora_leaves_only_the_projector_to_learn_whole(tmp_path: Path) -> None:
         (GOOD, "lora.bits=4", "lora.bits needs lora.rank"),
         (GOOD, "learning.betas=[0.9]", "expected two numbers"),
         (GOOD, "data.mixture=mix.toml", "both given"),
+        (GOOD + "[trainer]\nfsdp = true\n", "learning.optimizer=muon", "trainer.fsdp splits weights"),
         (GOOD, "lr", "expected name=value"),
         ('output = "o"', "seed=1", "the recipe has no 'model'; add it"),
         ("model =", "seed=1", "not TOML"),

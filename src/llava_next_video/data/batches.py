@@ -67,6 +67,11 @@ class BatchPlan(Sampler[list[int]]):
         self.batch_size = shape.size
         self.drop_last = False
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-len(self.lengths) // self.shape.step)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose batches come next."""
         self.epoch = epoch

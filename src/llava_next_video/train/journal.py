@@ -21,6 +21,10 @@ Report = Callable[[str], None]
 """Where a run says a line to people."""
 
 
+def silent(line: str) -> None:
+    """A report that nobody hears."""
+
+
 class Journal(TrainerCallback):
     """Appends a line for every report of the loop, names dropped samples, and draws the curve at the end."""
 

@@ -6,7 +6,8 @@ What is learned is the objective's business; the loop is the same for all of the
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,32 @@ class Loop(Trainer):
         )
         self.add_callback(_Epochs(self.plan))
 
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if self.recipe.learning.steps is not None:
+            return self.recipe.learning.steps
+        return math.ceil(self.recipe.learning.epochs * self.plan.steps)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Take the weights of a checkpoint, and nothing else of it."""
+        self._load_from_checkpoint(str(checkpoint))
+
+    def save_final(self, folder: Path) -> None:
+        """Save the model (its adapter, with LoRA) and the processor; all processes take part."""
+
+        def write(partial: Path) -> None:
+            self.save_model(str(partial), _internal_call=True)
+            # A pickle with paths of this machine: of use in checkpoints, not in what people hand on.
+            (partial / "training_args.bin").unlink(missing_ok=True)
+
+        write_whole(
+            folder,
+            write,
+            leads=self.is_world_process_zero(),
+            wait=self.accelerator.wait_for_everyone,
+        )
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of the plan, dealt out to processes by accelerate."""
         workers = self.recipe.data.workers
@@ -117,7 +144,7 @@ class Loop(Trainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The recipe's schedule, the same share for every part."""
         learning = self.recipe.learning
-        share = partial(
+        share = functools.partial(
             rate_share, steps=num_training_steps, warmup=learning.warmup, schedule=learning.schedule
         )
         scheduled = self.optimizer if optimizer is None else optimizer
@@ -177,8 +204,7 @@ class _Epochs(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Choose the batches of the epoch that begins."""
-        per_step = self.plan.shape.accumulate * self.plan.shape.processes
-        self.plan.set_epoch(state.global_step // -(-len(self.plan) // per_step))
+        self.plan.set_epoch(state.global_step // self.plan.steps)
 
 
 def training_arguments(recipe: Recipe) -> TrainingArguments:

@@ -240,6 +240,12 @@ def _check(recipe: Recipe) -> None:
             raise ConfigError(f"{name} is {rate}; a learning rate is not negative")
     if len(learning.betas) != 2 or not all(0 <= beta < 1 for beta in learning.betas):
         raise ConfigError(f"learning.betas is {list(learning.betas)}; expected two numbers from 0 to below 1")
+    masters = learning.optimizer == "muon" or learning.precision == "bfloat16_weights"
+    if masters and (sharded := [name for name in ("fsdp", "deepspeed") if recipe.trainer.get(name)]):
+        raise ConfigError(
+            f"trainer.{sharded[0]} splits weights that muon and bfloat16_weights need whole; use optimizer "
+            "'adamw' and precision 'bfloat16' with it"
+        )
     if lora.bits is not None and lora.rank == 0:
         raise ConfigError("lora.bits needs lora.rank: quantised weights cannot learn without adapters")
     if lora.rank and (unfit := [part for part in recipe.tune or () if part != "projector"]):

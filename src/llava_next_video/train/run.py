@@ -25,7 +25,7 @@ from llava_next_video.model import LlavaNextVideoForConditionalGeneration
 from llava_next_video.model.context import context_limit
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.processing.chat import pick_template
-from llava_next_video.train.journal import Journal, Report
+from llava_next_video.train.journal import Journal, Report, silent
 from llava_next_video.train.loop import Loop
 from llava_next_video.train.objectives import imitate
 from llava_next_video.train.parts import (
@@ -38,7 +38,7 @@ from llava_next_video.train.parts import (
     table_text,
 )
 from llava_next_video.train.recipe import DataSettings, Recipe, Stage, read_recipe, tuned_parts
-from llava_next_video.train.saving import checkpoints, clear_attempts, write_whole
+from llava_next_video.train.saving import checkpoints, clear_attempts, step_of
 
 FINAL, SETTINGS = "final", "recipe.json"
 
@@ -49,7 +49,7 @@ class Trained:
 
     Attributes:
         folder: The trained model, or its adapter, with its processor.
-        loss: Mean loss over the steps of this run (not of those before a resume).
+        loss: Mean loss over the steps of this run (not of those before a resume; 0 if there were none).
         dropped: Samples that were left out because of their media or length.
         table: What learned, and how fast.
     """
@@ -66,7 +66,7 @@ def run_training(
     stage: Stage,
     overrides: Sequence[str] = (),
     *,
-    report: Report = lambda line: None,
+    report: Report = silent,
 ) -> Trained:
     """Train as the recipe says; a run that was interrupted goes on where its last checkpoint was.
 
@@ -105,13 +105,18 @@ def train(
     samples: Sequence[Sample],
     recipe: Recipe,
     *,
-    report: Report = lambda line: None,
+    report: Report = silent,
 ) -> Trained:
     """Train a model at hand on samples at hand; otherwise as `run_training`."""
     output = Path(recipe.output)
-    output.mkdir(parents=True, exist_ok=True)
-    clear_attempts(output)
+    # Every process runs this function; only the first one speaks and tidies up.
+    leads = int(os.environ.get("RANK", "0")) == 0
     resumed = _last_checkpoint(output, recipe)
+    if leads:
+        output.mkdir(parents=True, exist_ok=True)
+        clear_attempts(output)
+    else:
+        report = silent
     set_seed(recipe.seed)
     records = _records(samples, recipe.data)
     limit = context_limit(model.config)
@@ -152,13 +157,19 @@ def train(
             journal=journal,
         )
         report(f"{len(records):,} samples in {len(data):,} sequences of up to {max(data.lengths):,} tokens")
-        result = loop.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    if loop.is_world_process_zero():
-        write_whole(output / FINAL, lambda folder: loop.save_model(str(folder), _internal_call=True))
+        done = step_of(resumed) if resumed else 0
+        if resumed is not None and done >= loop.planned_steps:
+            report(f"all {done:,} steps were done before")
+            loop.load_weights(resumed)
+            loss = 0.0
+        else:
+            result = loop.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            done, loss = result.global_step, result.training_loss
+    loop.save_final(output / FINAL)
     return Trained(
         folder=output / FINAL,
-        steps=result.global_step,
-        loss=result.training_loss,
+        steps=done,
+        loss=loss,
         dropped=len(journal.dropped),
         table=tuple(table),
     )
@@ -236,5 +247,7 @@ def _last_checkpoint(output: Path, recipe: Recipe) -> Path | None:
                 f"{output} was trained so far with another {changed[0]!r}; restore it to go on, or choose "
                 "another output to start anew"
             )
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if not found:
+        output.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return found[-1] if found else None

@@ -68,7 +68,16 @@ def checkpoints(output: Path) -> list[Path]:
     if not output.is_dir():
         return []
     found = [path for path in output.iterdir() if CHECKPOINT.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step at which a checkpoint was saved.
+
+    >>> step_of(Path("out/checkpoint-200"))
+    200
+    """
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def forget_old(output: Path, keep: int | None) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -201,3 +202,10 @@ def test_a_header_that_counts_too_many_frames_is_not_believed(film, straight: St
         assert container.streams.video[0].frames == 61
     clip = read_clip(bytes(data), Sampling(how="linspace", frames=60))
     assert clip.frame_count == len(clip.frames) == 60
+
+
+def test_many_threads_may_read_at_once(film, straight: Straight) -> None:
+    paths = [film(), film("ts"), film("mkv"), film(gop=1)] * 4
+    with ThreadPoolExecutor(8) as threads:
+        clips = list(threads.map(read_clip, paths))
+    assert all(equal(clip, straight(path)) for clip, path in zip(clips, paths, strict=True))

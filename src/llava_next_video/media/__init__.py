@@ -1,4 +1,4 @@
-"""Clips and pictures to arrays, and back: the only door to `av`."""
+"""Clips and pictures to arrays and back: the door to `av`."""
 
 from llava_next_video.media.clip import Clip, Picture
 from llava_next_video.media.encode import Codec, write_clip

@@ -1,4 +1,4 @@
-"""Connections to the address that was checked, and to no other."""
+"""Connect to the address that was checked, and no other."""
 
 import http.client
 import ipaddress

@@ -1,4 +1,4 @@
-"""What a packet says of itself: may decoding start here, does any frame lean on it."""
+"""What a packet says of itself."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Decode the asked frames of a stream, and as few others as can be."""
+"""Decode the asked frames, and as few others as can be."""
 
 from bisect import bisect_right, insort
 from collections import deque

@@ -1,4 +1,4 @@
-"""Read any source: a clip, a picture, and which of the two it is."""
+"""Read any source, as a clip or as a picture."""
 
 import os
 from typing import cast

@@ -1,4 +1,4 @@
-"""A picture of what was looked at: frames, times, question and answer."""
+"""What was looked at, asked and answered, on one sheet."""
 
 from PIL import Image, ImageDraw, ImageFont
 

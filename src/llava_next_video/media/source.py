@@ -1,4 +1,4 @@
-"""Where media come from: paths, bytes, file objects, folders, URLs, arrays and pictures."""
+"""Where media come from, and the hash of what is there."""
 
 import hashlib
 import io

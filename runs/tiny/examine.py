@@ -1,8 +1,8 @@
 """Examine an exported folder on fresh clips: written as real files, read back, answered greedily.
 
 Every clip is written with a codec, read with `read_clip` and turned into pixels by the folder's own
-processor. All answers of one clip are judged in one packed pass (every word given the right words before it: all
-right exactly when greedy decoding is right); `--generate N` also asks `generate` for N answers and compares.
+processor. All answers of one clip are judged in one packed pass, every word given the right words before it:
+all of them are right exactly when greedy decoding is. `--generate N` also asks `generate` N times and compares.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from clips import Seen, clip_features, embed
 from score import facts_right, interval
-from text import UNKNOWN, Words, logits_of, pack
+from text import END, UNKNOWN, Words, logits_of, pack
 
 from llava_next_video.media import Sampling, read_clip, read_image
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
@@ -38,20 +38,32 @@ class Examiner:
         pixels = self.processor(text="USER: <video>\n", videos=clip.frames, return_tensors="pt")
         return pixels["pixel_values_videos"]
 
-    def answers(self, visual, questions) -> tuple[list[bool], list[str]]:
-        """Which questions are answered right, and what is said (word by word after the right words)."""
+    def answers(self, visual, questions) -> list[bool]:
+        """Which questions are answered right."""
         text = pack(
             [[[question] for question in questions]], self.words, len(self.words.head) + visual.shape[1]
         )
         spoken = text.labels != UNKNOWN
-        said = torch.full_like(text.labels, UNKNOWN)
-        said[spoken] = logits_of(self.network, self.words, visual, text).argmax(-1)
-        found, told = [], []
-        for number in range(1, len(questions) + 1):
-            here = spoken[0] & (text.dialogues[0] == number)
-            found.append(bool((said[0][here] == text.labels[0][here]).all()))
-            told.append(self.words.tokenizer.decode(said[0][here], skip_special_tokens=True).strip())
-        return found, told
+        right = torch.zeros_like(spoken)
+        right[spoken] = logits_of(self.network, self.words, visual, text).argmax(-1) == text.labels[spoken]
+        numbers = range(1, len(questions) + 1)
+        return [bool(right[0][spoken[0] & (text.dialogues[0] == number)].all()) for number in numbers]
+
+    def write(self, visual, question) -> str:
+        """What the network writes by itself, word after word."""
+        language = self.network.model.language_model
+        asked = self.words.ids("\n") + self.words.ids(f"{question.text} ASSISTANT:")
+        head, tail = (language.embed_tokens(torch.tensor([ids])) for ids in (self.words.head, asked))
+        step, cache, written = torch.cat([head, visual, tail], 1), None, []
+        while len(written) < 80:
+            out = language(inputs_embeds=step, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            word = int(self.network.lm_head(out.last_hidden_state[:, -1]).argmax(-1))
+            if word == END:
+                break
+            written.append(word)
+            step = language.embed_tokens(torch.tensor([[word]]))
+        return self.words.tokenizer.decode(written).strip()
 
     def generate(self, inputs) -> str:
         out = self.network.generate(**inputs, do_sample=False, max_new_tokens=64)
@@ -65,6 +77,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=out / "export")
     parser.add_argument("--clips", type=int, default=500, help="for each number of things")
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument(
+        "--captions", type=int, default=200, help="captions written, for each number of things"
+    )
     parser.add_argument("--generate", type=int, default=0)
     parser.add_argument("--seed", type=int, default=990_000)
     parser.add_argument("--json", type=Path)
@@ -83,11 +98,11 @@ def main() -> None:
             features = clip_features(examiner.network.model.vision_tower, pixels)
             visual = embed(examiner.network, Seen(scenes=[scene], times=[[]], features=features))
             questions = ask(scene, dice)
-            right, said = examiner.answers(visual, questions)
-            for question, mark, text in zip(questions, right, said, strict=True):
+            right = examiner.answers(visual, questions)
+            for question, mark in zip(questions, right, strict=True):
                 marks[f"clips with {things}"][question.family].append(mark)
-                if "caption" in question.family:
-                    good, all_of_them = facts_right(text, scene)
+                if question.family == "caption" and number < given.captions:
+                    good, all_of_them = facts_right(examiner.write(visual, question), scene)
                     facts[f"clips with {things}"][0] += good
                     facts[f"clips with {things}"][1] += all_of_them
             if len(agreed) < given.generate and number % 3 == 0:
@@ -107,7 +122,7 @@ def main() -> None:
             whole = examiner.processor(text="USER: <image>\n", images=picture, return_tensors="pt")
             for name, tiles in (("pictures", True), ("pictures without tiles", False)):
                 visual = image_tokens(examiner.network, whole, tiles)
-                right, _ = examiner.answers(visual, asked)
+                right = examiner.answers(visual, asked)
                 for question, mark in zip(asked, right, strict=True):
                     marks[name][question.family].append(mark)
     report(marks, facts)

@@ -14,9 +14,21 @@ class MuonAdamW:
     """Two optimizers with one step; `scale` follows the schedule."""
 
     def __init__(
-        self, module: nn.Module, *, muon_lr: float, adam_lr: float, weight_decay: float = 0.01
+        self,
+        module: nn.Module,
+        *,
+        muon_lr: float,
+        adam_lr: float,
+        slow: tuple[str, ...] = (),
+        slowness: float = 1.0,
+        weight_decay: float = 0.01,
     ) -> None:
+        """Weights with one of `slow` in their names move `slowness` times as far as the others."""
         self.muon_lr, self.adam_lr, self.weight_decay, self.steps = muon_lr, adam_lr, weight_decay, 0
+        self.pace = {
+            weight: slowness if any(part in name for part in slow) else 1.0
+            for name, weight in module.named_parameters()
+        }
         self.matrices: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
         self.others: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         for name, weight in module.named_parameters():
@@ -43,8 +55,9 @@ class MuonAdamW:
                 updates.append(update.T if weight.shape[0] > weight.shape[1] else update)
             size = self.muon_lr * scale * 0.2 * math.sqrt(long)
             for (weight, _), update in zip(group_with, _orthogonal(torch.stack(updates)), strict=True):
-                weight.mul_(1 - self.muon_lr * scale * self.weight_decay)
-                weight.add_(update.T if weight.shape[0] > weight.shape[1] else update, alpha=-size)
+                pace = self.pace[weight]
+                weight.mul_(1 - self.muon_lr * scale * pace * self.weight_decay)
+                weight.add_(update.T if weight.shape[0] > weight.shape[1] else update, alpha=-size * pace)
                 weight.grad = None
         for weight, mean, square in self.others:
             if weight.grad is None:
@@ -52,7 +65,9 @@ class MuonAdamW:
             mean.lerp_(weight.grad, 0.1)
             square.lerp_(weight.grad.square(), 0.02)
             root = (square / (1 - 0.98**self.steps)).sqrt() + 1e-8
-            weight.addcdiv_(mean / (1 - 0.9**self.steps), root, value=-self.adam_lr * scale)
+            weight.addcdiv_(
+                mean / (1 - 0.9**self.steps), root, value=-self.adam_lr * scale * self.pace[weight]
+            )
             weight.grad = None
 
 

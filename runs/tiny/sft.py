@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--cool", type=float, default=0.35, help="share of the time in which the rate falls")
     parser.add_argument("--start", type=Path, default=out / "language.pt")
     parser.add_argument("--out", type=Path, default=out / "sft.pt")
-    parser.add_argument("--hold", action="store_true", help="keep the projector and the first layers as they are")
+    parser.add_argument("--early", type=float, default=0.0, help="pace of the projector and the first layers")
     parser.add_argument("--late", type=Path, help="take embeddings and later layers from this state")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -48,14 +48,21 @@ def main() -> None:
     if given.late:
         network.load_state_dict({k: v for k, v in torch.load(given.late).items() if is_late(k)}, strict=False)
     network.requires_grad_(given.stage == "sft")
-    if given.stage == "sft" and given.hold:
-        # Muon moves every matrix by the same amount, however little its gradient says: the young text loss would
-        # wipe out what the first layers know about time within a few hundred steps.
+    # Muon moves every matrix by the same amount, however little its gradient says: the young text loss would
+    # wipe out what the first layers know about time within a few hundred steps.
+    early = tuple(f"language_model.layers.{layer}." for layer in range(DEPTH))
+    if given.stage == "sft" and not given.early:
         network.model.language_model.layers[:DEPTH].requires_grad_(False)
-    network.model.multi_modal_projector.requires_grad_(not given.hold)
+    network.model.multi_modal_projector.requires_grad_(given.stage == "align" or given.early > 0)
     network.model.image_newline.requires_grad_(True)
     tower = network.model.vision_tower.requires_grad_(False)
-    optimizer = MuonAdamW(network, muon_lr=given.lr, adam_lr=given.lr / 4)
+    optimizer = MuonAdamW(
+        network,
+        muon_lr=given.lr,
+        adam_lr=given.lr / 4,
+        slow=(*early, "projector"),
+        slowness=given.early if given.stage == "sft" else 1.0,
+    )
     rng = random.Random(f"{given.stage} {given.seed} {given.start}")
     sources = [
         Source(tower, rng, batch=given.batch, pictures=pictures, weights=given.things, reuse=3, keep=keep)
@@ -95,8 +102,7 @@ def main() -> None:
 
 def is_late(name: str) -> bool:
     """Whether a weight belongs to the embeddings or to layers that the language stage has not touched."""
-    layers = [f"language_model.layers.{layer}." for layer in range(DEPTH)]
-    return "language_model" in name and not any(layer in name for layer in layers)
+    return "language_model" in name and not any(f"layers.{layer}." in name for layer in range(DEPTH))
 
 
 def progress(begin: float, wall: float, minutes: float, wall_minutes: float) -> float:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import pytest
+import torch
 from tests.engine.conftest import END, VIDEO, clip, picture, prompt, reference, words
 from torch import Tensor
 
@@ -173,6 +174,25 @@ def test_a_clip_that_one_request_cannot_read_is_read_by_the_next(engine: Engine,
     number = engine.add(good, SamplingOptions(max_new_tokens=6))
     found = drain(engine)
     assert [id for output in found[number] for id in output.ids] == reference(model, good, 6)
+
+
+def test_a_guide_that_throws_or_allows_nothing_costs_only_its_request(engine: Engine, model: Any) -> None:
+    def throws(answer: Any) -> Tensor:
+        raise KeyError("no such rule")
+
+    def nothing(answer: Any) -> Tensor:
+        return torch.zeros(320, dtype=torch.bool)
+
+    good = prompt(words(1, 5))
+    numbers = [
+        engine.add(prompt(words(2, 5)), SamplingOptions(guide=throws)),
+        engine.add(prompt(words(3, 5)), SamplingOptions(guide=nothing, temperature=1.0)),
+        engine.add(good, SamplingOptions(max_new_tokens=6)),
+    ]
+    found = drain(engine)
+    assert found[numbers[0]][-1].error == "KeyError: 'no such rule'"
+    assert found[numbers[1]][-1].error == "the guide allows no token after the answer so far"
+    assert [id for output in found[numbers[2]] for id in output.ids] == reference(model, good, 6)
 
 
 class Promise:

@@ -291,7 +291,7 @@ class Engine:
             f"{self.features.in_use} features in use, {len(users)} needed"
         )
         if not self.busy:
-            assert self.encoder.open_jobs <= len(self.scheduler.running)
+            assert not self.encoder.open_jobs, "a medium is half encoded for nobody"
 
     def _sort_out(self) -> list[Output]:
         """Take in what arrived, and take out what was aborted or is too late."""

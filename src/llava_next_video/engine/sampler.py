@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llava_next_video.engine.request import Request, TokenLogprob
+from llava_next_video.engine.sampling_options import Guide
 from llava_next_video.engine.scheduler import Sampled
 
 
@@ -32,16 +33,16 @@ class Sampler:
             for row, request in enumerate(requests)
             if request.options.logprobs is not None
         }
-        for row, request in enumerate(requests):
-            self._adjust(request, logits[row])
+        errors = [self._adjust(request, logits[row]) for row, request in enumerate(requests)]
         ids = logits.argmax(dim=-1).tolist()
+        chosen = []
         for row, request in enumerate(requests):
-            if request.options.temperature > 0:
-                ids[row] = self._draw(request, logits[row])
-        return [
-            Sampled(id=ids[row], logprob=_report(reported.get(row), ids[row], request.options.logprobs))
-            for row, request in enumerate(requests)
-        ]
+            if errors[row] is not None:
+                chosen.append(Sampled(error=errors[row]))
+                continue
+            id = self._draw(request, logits[row]) if request.options.temperature > 0 else ids[row]
+            chosen.append(Sampled(id=id, logprob=_report(reported.get(row), id, request.options.logprobs)))
+        return chosen
 
     def probabilities(
         self, request: Request, logits: Float[Tensor, " vocabulary"]
@@ -59,8 +60,8 @@ class Sampler:
         probabilities = torch.where(probabilities < options.min_p * probabilities[0], 0, probabilities)
         return probabilities / probabilities.sum(), ids
 
-    def _adjust(self, request: Request, row: Float[Tensor, " vocabulary"]) -> None:
-        """Penalties, biases and what may not come yet, in place."""
+    def _adjust(self, request: Request, row: Float[Tensor, " vocabulary"]) -> str | None:
+        """Penalties, biases and what may not come yet, in place; gives why no token can be chosen."""
         options, answer = request.options, request.answer
         if options.repetition_penalty != 1:
             said = torch.tensor(sorted(set(request.ids)))
@@ -78,11 +79,7 @@ class Sampler:
             row[self._model_end_ids] = -torch.inf
         if len(answer) < options.min_new_tokens:
             row[sorted(request.end_ids)] = -torch.inf
-        if options.guide is not None:
-            allowed = options.guide(answer)
-            if allowed is not None:
-                row[: len(allowed)].masked_fill_(~allowed[: len(row)], -torch.inf)
-                row[len(allowed) :] = -torch.inf
+        return None if options.guide is None else _guided(options.guide, answer, row)
 
     def _draw(self, request: Request, row: Float[Tensor, " vocabulary"]) -> int:
         probabilities, ids = self.probabilities(request, row)
@@ -90,6 +87,18 @@ class Sampler:
         point = torch.rand(1, generator=request.generator, dtype=torch.float64) * total[-1]
         place = int(torch.searchsorted(total, point, right=True))
         return int(ids[min(place, int((probabilities > 0).sum()) - 1)])
+
+
+def _guided(guide: Guide, answer: Sequence[int], row: Float[Tensor, " vocabulary"]) -> str | None:
+    """Forbid what the guide does not allow, in place; what it throws costs this request only."""
+    try:
+        allowed = guide(answer)
+        if allowed is not None:
+            row[: len(allowed)].masked_fill_(~allowed[: len(row)], -torch.inf)
+            row[len(allowed) :] = -torch.inf
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "the guide allows no token after the answer so far" if row.max() == -torch.inf else None
 
 
 def _report(logprobs: Tensor | None, chosen: int, top: int | None) -> TokenLogprob | None:

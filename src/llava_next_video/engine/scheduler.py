@@ -34,10 +34,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampled:
-    """The token that was chosen after a chunk."""
+    """The token that was chosen after a chunk, or why none could be."""
 
-    id: int
+    id: int = -1
     logprob: TokenLogprob | None = None
+    error: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,6 +154,8 @@ class Scheduler:
         timings = request.timings
         if timings.first_token_s is None:
             timings.first_token_s = now
+        if choice.error is not None:
+            return self.end(request, "error", choice.error)
         if choice.id in request.end_ids:
             return self.end(request, "stop")
         request.ids.append(choice.id)

@@ -58,7 +58,6 @@ def test_a_rate_for_a_part_that_does_not_learn_is_refused(
         parameter_groups(model, lr=1.0, rates={}, weight_decay=0.0, matrices_apart=False)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks.
 @pytest.mark.parametrize("parts", [("language_model",), ("language_model", "tower")])
 def test_adapters_touch_the_tower_only_when_it_is_named(
     model: LlavaNextVideoForConditionalGeneration, parts: tuple[str, ...]

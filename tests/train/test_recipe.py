@@ -108,3 +108,13 @@ def test_whole_parts_beside_lora_are_refused(tmp_path: Path) -> None:
 def test_a_missing_recipe_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.toml: No such file or directory; give a recipe as TOML"):
         read_recipe(tmp_path / "nothing.toml", "sft")
+
+
+RUNS = Path(__file__).parents[2] / "runs"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RUNS.glob("*.toml")))
+def test_every_shipped_recipe_is_one(name: str) -> None:
+    read = read_recipe(RUNS / name, "align" if name == "align.toml" else "sft")
+    assert read.data.sources
+    assert tuned_parts(read) == {"sft.toml": PARTS}.get(name, ("projector",))

@@ -56,6 +56,13 @@ class Journal(TrainerCallback):
             keep_until(self.output / METRICS, state.global_step)
         self._since = time.perf_counter()
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """The last step is reported whatever its number."""
+        control.should_log |= state.global_step >= state.max_steps
+        return control
+
     def on_log(
         self,
         args: TrainingArguments,

@@ -6,6 +6,7 @@ model (with its head). Adapters (LoRA) never touch the tower unless it is named.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,10 @@ def add_adapters(model: nn.Module, lora: LoraSettings, whole: Sequence[Part]) ->
         target_modules="|".join(f"({LORA_TARGETS[part]})" for part in lora.parts),
         modules_to_save=["multi_modal_projector"] if "projector" in whole else None,
     )
-    return peft.get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks under the name that transformers 5.23 is giving up.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return peft.get_peft_model(model, config)
 
 
 def quantisation(lora: LoraSettings) -> object | None:

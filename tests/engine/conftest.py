@@ -35,12 +35,15 @@ def tiny(
         LlavaNextVideoForConditionalGeneration,
         MistralConfig,
         Qwen2Config,
+        SiglipVisionConfig,
     )
 
     torch.manual_seed(0)
     families = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
+    vision = dict(vision or {})
+    towers = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}
     config = LlavaNextVideoConfig(
-        vision_config=CLIPVisionConfig(
+        vision_config=towers[vision.pop("tower", "clip")](
             **{
                 "hidden_size": 32,
                 "intermediate_size": 64,
@@ -48,7 +51,7 @@ def tiny(
                 "num_attention_heads": 4,
                 "image_size": SIDE,
                 "patch_size": PATCH,
-                **(vision or {}),
+                **vision,
             }
         ),
         text_config=families[family](

@@ -189,6 +189,11 @@ TOWERS: dict[str, dict[str, Any]] = {
     "two layers side by side": {"vision_feature_layer": [1, -1]},
     "max pooling": {"spatial_pool_mode": "max"},
     "conv pooling": {"spatial_pool_mode": "conv"},
+    "a SigLIP tower": {
+        "vision": {"tower": "siglip", "hidden_act": "gelu_pytorch_tanh"},
+        "vision_feature_select_strategy": "full",
+        "vision_feature_layer": -1,
+    },
     "gelu in the tower": {"vision": {"hidden_act": "gelu"}},
     "no bias in the projector": {"multimodal_projector_bias": False},
 }

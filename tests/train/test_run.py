@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from llava_next_video.errors import CapacityError, CheckpointError, ConfigError
+from llava_next_video.errors import CapacityError, CheckpointError, ConfigError, DataError
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.train.recipe import read_recipe
@@ -261,12 +261,19 @@ def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_other_settings_are_not_mixed_into_a_run_under_way(recipe: Path, tmp_path: Path) -> None:
-    run_training(recipe, "align", ["learning.steps=1", "saving.every=1"])
+def test_other_settings_are_not_mixed_into_a_run_under_way(recipe: Path, tmp_path: Path, media: Path) -> None:
+    (tmp_path / "samples.json").write_text((media / "samples.json").read_text())
+    source = f'data.sources=[{{path = "samples.json", root = "{media}"}}]'
+    settings = [source, "learning.steps=1", "saving.every=1"]
+    run_training(recipe, "align", settings)
     with pytest.raises(ConfigError, match="was trained so far with another 'learning'"):
-        run_training(recipe, "align", ["learning.steps=1", "saving.every=1", "learning.lr=0.5"])
+        run_training(recipe, "align", [*settings, "learning.lr=0.5"])
     with pytest.raises(ConfigError, match="has checkpoint-1, and resume is false"):
         run_training(recipe, "align", ["resume=false"])
+    rows = (tmp_path / "samples.json").read_text()
+    (tmp_path / "samples.json").write_text(rows.replace("To the left.", "To the left, I think."))
+    with pytest.raises(ConfigError, match="was trained so far on other samples"):
+        run_training(recipe, "align", settings)
 
 
 @pytest.mark.parametrize(
@@ -293,6 +300,37 @@ def test_what_cannot_be_done_is_one_sentence(
     with pytest.raises(error, match=complaint) as refusal:
         run_training(recipe, "align", settings)
     assert "\n" not in str(refusal.value)
+
+
+def test_rows_that_cannot_be_used_stop_a_run_unless_they_may_be_dropped(
+    recipe: Path, tmp_path: Path, media: Path
+) -> None:
+    pair = {"prompt": "<video>\nWhy?", "chosen": "So.", "rejected": "No.", "video": "clip0"}
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps(row) + "\n"
+            for row in (
+                {"caption": "A.", "video": "clip0"},
+                {"question": "Why?"},
+                {"caption": "B.", "video": "clip1"},
+            )
+        )
+    )
+    settings = [f'data.sources=[{{path = "rows.jsonl", root = "{media}"}}]', "learning.steps=1"]
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: no format"):
+        run_training(recipe, "align", settings)
+    lines: list[str] = []
+    assert run_training(recipe, "align", [*settings, "data.bad_rows=drop"], report=lines.append).dropped == 1
+    assert "rows.jsonl:2" in lines[0]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(pair) + "\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: a preference pair"):
+        run_training(recipe, "align", [*settings, 'output="other"'])
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_the_run(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the loss is (nan|inf) at step \d+; lower learning\.lr"):
+        run_training(recipe, "sft", ["learning.lr=1e30", "learning.max_grad_norm=1e30"])
 
 
 def test_a_checkpoint_of_another_shape_is_one_sentence(

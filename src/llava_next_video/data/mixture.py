@@ -7,14 +7,14 @@ import os
 import random
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from llava_next_video.data.files import read_samples
+from llava_next_video.data.files import read_each
 from llava_next_video.data.record import Record, Sample, apart
-from llava_next_video.errors import ConfigError
+from llava_next_video.errors import ConfigError, DataError
 
 Which = Literal["all", "first", "end", "random"]
 
@@ -145,16 +145,20 @@ def _under(folder: Path, path: str) -> str:
     return str(folder / path)
 
 
-def gather(sources: Sequence[Source], seed: int) -> list[Sample]:
+def gather(
+    sources: Sequence[Source], seed: int, *, bad: Callable[[DataError], None] | None = None
+) -> list[Sample]:
     """All samples of one epoch, source after source; the same for the same seed.
 
+    Rows that cannot be used are told to `bad`, where it is given, and left out.
+
     Raises:
-        DataError: A file or a row that cannot be used.
+        DataError: A file that cannot be read; without `bad`, a row that cannot be used.
     """
     gathered: list[Sample] = []
     for number, source in enumerate(sources):
         for path in spread(source.path):
-            samples = list(_samples(path, source))
+            samples = list(_samples(path, source, bad))
             taken = [samples[index] for index in source.take.indices(len(samples), seed + number)]
             whole, rest = divmod(source.weight, 1.0)
             part = random.Random(seed + number).sample(range(len(taken)), round(rest * len(taken)))
@@ -162,9 +166,13 @@ def gather(sources: Sequence[Source], seed: int) -> list[Sample]:
     return gathered
 
 
-def _samples(path: str, source: Source) -> Iterator[Sample]:
-    for sample in read_samples(path, source.root):
-        if source.apart and isinstance(sample, Record):
+def _samples(path: str, source: Source, bad: Callable[[DataError], None] | None) -> Iterator[Sample]:
+    for sample in read_each(path, source.root):
+        if isinstance(sample, DataError):
+            if bad is None:
+                raise sample
+            bad(sample)
+        elif source.apart and isinstance(sample, Record):
             yield from apart(sample)
         else:
             yield sample

@@ -38,6 +38,7 @@ class DataSettings:
         pack_tokens: The longest packed sequence.
         context: The longest sample in tokens; None is what the model has positions for.
         too_long: What happens to a longer sample: stop, drop it, or shorten its text.
+        bad_rows: What happens to a row that cannot be used: stop, or drop and name it.
         bad_media: What happens to a sample whose medium does not open: stop, or drop and name it.
         timeout_s: Seconds to decode one medium.
         workers: Processes that prepare batches; 0 prepares them between the steps.
@@ -54,6 +55,7 @@ class DataSettings:
     pack_tokens: int = 1024
     context: int | None = None
     too_long: Literal["stop", "drop", "shorten"] = "stop"
+    bad_rows: Literal["stop", "drop"] = "stop"
     bad_media: Literal["stop", "drop"] = "drop"
     timeout_s: float = 60.0
     workers: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from llava_next_video.train.parts import (
 from llava_next_video.train.recipe import DataSettings, Recipe, Stage, read_recipe, tuned_parts
 from llava_next_video.train.saving import checkpoints, clear_attempts, step_of
 
-FINAL, SETTINGS = "final", "recipe.json"
+FINAL, SETTINGS, DATA = "final", "recipe.json", "data.sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Trained:
     Attributes:
         folder: The trained model, or its adapter, with its processor.
         loss: Mean loss over the steps of this run (not of those before a resume; 0 if there were none).
-        dropped: Samples that were left out because of their media or length.
+        dropped: Samples that were left out because of their row, media or length.
         table: What learned, and how fast.
     """
 
@@ -84,9 +85,14 @@ def run_training(
     recipe = read_recipe(recipe_path, stage, overrides)
     if not recipe.data.sources:
         raise ConfigError("the recipe names no data; add data.sources or data.mixture")
-    samples = gather(recipe.data.sources, recipe.seed)
+    unusable: list[DataError] = []
+    drops = recipe.data.bad_rows == "drop"
+    samples = gather(recipe.data.sources, recipe.seed, bad=unusable.append if drops else None)
+    for error in unusable:
+        report(f"dropped {error}")
     processor = LlavaNextVideoProcessor.from_pretrained(recipe.model)
-    return train(load_model(recipe), processor, samples, recipe, report=report)
+    trained = train(load_model(recipe), processor, samples, recipe, report=report)
+    return dataclasses.replace(trained, dropped=trained.dropped + len(unusable))
 
 
 def load_model(recipe: Recipe) -> LlavaNextVideoForConditionalGeneration:
@@ -146,6 +152,7 @@ def train(
             rules=rules(recipe.data, limit),
             decoder=decoder,
         )
+        _refuse_other_data(output, data, resumed)
         journal = Journal(output, report)
         loop = Loop(
             network,
@@ -217,6 +224,28 @@ def _records(samples: Sequence[Sample], settings: DataSettings) -> list[Record]:
     if not records:
         raise DataError("there are no samples to learn from; see data.sources and their take")
     return records
+
+
+def _refuse_other_data(output: Path, data: Samples, resumed: Path | None) -> None:
+    """Raise when a run would go on with other sequences than it has seen so far.
+
+    Raises:
+        ConfigError: The files changed since.
+    """
+    told = repr(
+        [
+            ([record.id for record in group], length)
+            for group, length in zip(data.groups, data.lengths, strict=True)
+        ]
+    )
+    digest, path = hashlib.sha256(told.encode()).hexdigest(), output / DATA
+    if resumed is None:
+        path.write_text(digest + "\n", encoding="utf-8")
+    elif path.exists() and path.read_text(encoding="utf-8").strip() != digest:
+        raise ConfigError(
+            f"{output} was trained so far on other samples; restore the files to go on, or choose another "
+            "output to start anew"
+        )
 
 
 def _padding(processor: LlavaNextVideoProcessor) -> int:

@@ -69,9 +69,9 @@ def test_drawn_tokens_follow_the_probabilities() -> None:
     one = request(temperature=1.0, seed=3)
     choose = Sampler(forbidden=[], model_end_ids=frozenset())
     counts = torch.zeros(4)
-    for _ in range(4000):
+    for _ in range(1500):
         counts[choose.choose([one], logits[None].clone())[0].id] += 1
-    torch.testing.assert_close(counts / 4000, logits.exp(), atol=0.03, rtol=0)
+    torch.testing.assert_close(counts / 1500, logits.exp(), atol=0.04, rtol=0)
 
 
 def test_the_repetition_penalty_is_that_of_transformers() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tarfile
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from llava_next_video.data.decoder import Decoder
+from llava_next_video.data.record import Slice
 from llava_next_video.errors import MediaError
 from llava_next_video.media import Clip, Picture, Sampling
 from llava_next_video.messages import Image, Video
@@ -85,3 +87,17 @@ def test_a_decoder_can_be_handed_to_another_process(folder: Path) -> None:
             assert copy.child is None
             assert isinstance(copy.read(Image(source=str(folder / "0.png")), FOUR), Picture)
         assert isinstance(decoder.read(Image(source=str(folder / "0.png")), FOUR), Picture)
+
+
+def test_a_medium_inside_an_archive_is_read_in_place(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(folder / "3.png", "000.png")
+    with tarfile.open(tmp_path / "shard.tar") as archive:
+        member = archive.getmember("000.png")
+    place = {"file": str(tmp_path / "shard.tar"), "offset": member.offset_data, "name": "000.png"}
+    with Decoder() as decoder:
+        picture = decoder.read(Image(source=Slice(size=member.size, **place)), FOUR)
+        assert isinstance(picture, Picture)
+        assert np.asarray(picture.image)[0, 0].tolist() == [3, 0, 0]
+        with pytest.raises(MediaError, match=r"000\.png in .*shard\.tar: \d+ bytes left of 9999999"):
+            decoder.read(Image(source=Slice(size=9_999_999, **place)), FOUR)

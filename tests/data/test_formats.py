@@ -332,3 +332,62 @@ def test_a_file_of_another_kind_is_refused_in_one_sentence(
         list(read_samples(tmp_path / "rows"))
     with pytest.raises(DataError, match="No such file"):
         list(read_samples(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "row"),
+    [
+        (
+            {"formatting": "openai", "columns": {"messages": "messages", "videos": "videos"}},
+            {
+                "messages": [
+                    {"role": "user", "content": "<video>What moves?"},
+                    {"role": "assistant", "content": "A red circle."},
+                ],
+                "videos": ["clips/a.mp4"],
+            },
+        ),
+        (
+            {"columns": {"prompt": "q", "response": "a", "videos": "v"}},
+            {"q": "<video>What moves?", "a": "A red circle.", "v": ["clips/a.mp4"], "note": "unread"},
+        ),
+    ],
+    ids=["openai", "alpaca"],
+)
+def test_a_dataset_info_reads_each_formatting(tmp_path: Path, entry: dict[str, object], row: object) -> None:
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"d": {"file_name": "rows.json", **entry}}))
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    assert shape(one(tmp_path / "dataset_info.json"), tmp_path) == ASKED
+
+
+@pytest.mark.parametrize("formatting", ["sharegpt", "alpaca"])
+def test_a_dataset_info_reads_rankings(tmp_path: Path, formatting: str) -> None:
+    row = {
+        "sharegpt": PAIRS["factory"],
+        "alpaca": {"instruction": "<video>Why?", "chosen": "Good.", "rejected": "Bad.", "videos": ["a.mp4"]},
+    }[formatting]
+    entry = {"file_name": "rows.json", "formatting": formatting, "ranking": True}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"d": entry}))
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    sample = pair(tmp_path)
+    assert [turn.text for turn in (*sample.turns, sample.chosen, sample.rejected)] == [
+        "Why?",
+        "Good.",
+        "Bad.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ({"hf_hub_url": "org/data"}, "'hf_hub_url' is not read here"),
+        ({}, "no 'file_name'"),
+        ({"file_name": "a", "formatting": "csv"}, "formatting is 'csv'"),
+        ({"file_name": "a", "columns": {"video": "v"}}, "column 'video' is not read here"),
+        ({"file_name": "a", "tags": {"role": "v"}}, "tag 'role' is not read here"),
+    ],
+)
+def test_what_a_dataset_info_says_in_vain_is_refused(tmp_path: Path, entry: object, complaint: str) -> None:
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"d": entry}))
+    with pytest.raises(DataError, match=complaint):
+        list(read_samples(tmp_path))

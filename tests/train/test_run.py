@@ -344,3 +344,38 @@ def test_a_checkpoint_of_another_shape_is_one_sentence(
     with pytest.raises(CheckpointError, match=r"does not fit its config\.json") as refusal:
         run_training(recipe, "sft", [f'model="{other}"'])
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.slow
+def test_what_was_learned_by_heart_is_what_the_model_then_says(recipe: Path, media: Path) -> None:
+    settings = [
+        "learning.optimizer=muon",
+        "learning.lr=0.01",
+        "learning.schedule=linear",
+        "learning.batch=4",
+        "learning.steps=80",
+        "saving.every=1000",
+        "data.pack=true",
+    ]
+    trained = run_training(recipe, "sft", settings)
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(trained.folder).eval()
+    processor = LlavaNextVideoProcessor.from_pretrained(trained.folder)
+    said = []
+    for clip in range(4):
+        parts = [
+            {"type": "video", "video": str(media / f"clip{clip}")},
+            {"type": "text", "text": "What moves?"},
+        ]
+        inputs = processor.apply_chat_template(
+            [{"role": "user", "content": parts}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            num_frames=3,
+        )
+        ids = model.generate(**inputs, max_new_tokens=20, do_sample=False)
+        said.append(
+            processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        )
+    assert said == [f"A circle, {clip} times." for clip in range(4)]

@@ -170,9 +170,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", SWITCHES)
 def test_every_switch_gives_the_ids_of_generate(name: str) -> None:
     model = tiny(**SWITCHES[name])
-    engine = Engine.from_model(
-        model, EngineSettings(dtype="float32", kv_bytes=1 << 22, token_budget=64, context=512)
-    )
+    engine = Engine.from_model(model, EngineSettings(dtype="float32", kv_bytes=1 << 22, token_budget=64))
     prompts = [
         prompt(words(1, 3), clip(1, 6), words(2, 9)),
         prompt(words(1, 3), clip(1, 6), words(3, 30)),

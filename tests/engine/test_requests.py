@@ -300,6 +300,20 @@ def test_a_device_without_attention_is_refused(model: Any) -> None:
         Engine.from_model(model, EngineSettings(device="cuda"))
 
 
+def test_a_context_beyond_the_checkpoint_is_refused(model: Any) -> None:
+    with pytest.raises(ConfigError, match="context is 2000, the checkpoint can tell 1024 positions apart"):
+        Engine.from_model(model, EngineSettings(context=2000))
+
+
+def test_rope_that_changes_with_the_length_keeps_to_the_trained_length() -> None:
+    from tests.engine.conftest import tiny
+
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    engine = Engine.from_model(tiny(text={"rope_parameters": rope, "max_position_embeddings": 128}), SMALL)
+    with pytest.raises(CapacityError, match="128 fit the context"):
+        engine.add(prompt(words(1, 100)), SamplingOptions(max_new_tokens=30))
+
+
 def test_a_consumed_model_answers_as_before() -> None:
     from tests.engine.conftest import tiny
 

@@ -147,21 +147,20 @@ def interleaved(rows: Float[Tensor, "out *width"], head_width: int) -> Float[Ten
     return halves.transpose(1, 2).flatten(0, 2)
 
 
-def rope_table(rotary: Any, context: int, head_width: int) -> Complex[Tensor, "context half"]:
-    """The turn of each position, from the frequencies that the reference computed for its type of rope.
+def longest_context(rotary: Any, context: int) -> int:
+    """How many of `context` positions have one turn each, whatever the length of the request.
 
-    Types whose frequencies depend on the length of the request (dynamic, longrope) have one table only up to
-    the trained length, so the engine refuses more.
+    The frequencies of dynamic and longrope change beyond the trained length, which pages cannot follow.
     """
-    kind = rotary.rope_type
-    trained = rotary.original_max_seq_len
-    if kind == "longrope":
-        trained = rotary.config.rope_parameters["original_max_position_embeddings"]
-    if kind in ("dynamic", "longrope") and context > trained:
-        raise ConfigError(
-            f"rope type {kind} changes with the length of a request beyond {trained} tokens, which pages "
-            f"cannot follow; set context to at most {trained}, or use the reference model"
-        )
+    if rotary.rope_type == "dynamic":
+        return min(context, int(rotary.original_max_seq_len))
+    if rotary.rope_type == "longrope":
+        return min(context, int(rotary.config.rope_parameters["original_max_position_embeddings"]))
+    return context
+
+
+def rope_table(rotary: Any, context: int, head_width: int) -> Complex[Tensor, "context half"]:
+    """The turn of each position, from the frequencies that the reference computed for its type of rope."""
     frequencies = rotary.inv_freq.detach().float()
     if len(frequencies) * 2 != head_width:
         raise ConfigError(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from llava_next_video.engine.attention_cpu import CpuAttention
-from llava_next_video.engine.decoder import Decoder, free
+from llava_next_video.engine.decoder import Decoder, free, longest_context
 from llava_next_video.engine.door import Door
 from llava_next_video.engine.encoder import Encoder, pixels_ready
 from llava_next_video.engine.features import FeatureCache
@@ -146,13 +146,18 @@ class Engine:
         config = adopted(model.config)
         dtype = chosen_dtype(settings.dtype, device, settings.quantize)
         inner = model.model
+        longest = longest_context(inner.language_model.rotary_emb, context_limit(config))
+        if settings.context is not None and settings.context > longest:
+            raise ConfigError(
+                f"context is {settings.context}, the checkpoint can tell {longest} positions apart "
+                "for the engine; ask for less, or scale its rope"
+            )
         with torch.inference_mode():
-            context = min(settings.context or context_limit(config), context_limit(config))
             vision = Vision(inner, config, dtype=dtype, quantize=settings.quantize, consume=consume)
             decoder = Decoder(
                 inner.language_model,
                 model.lm_head,
-                context=context,
+                context=settings.context or longest,
                 dtype=dtype,
                 quantize=settings.quantize,
                 consume=consume,

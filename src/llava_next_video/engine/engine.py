@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -21,6 +20,7 @@ from llava_next_video.engine.encoder import Encoder, pixels_ready
 from llava_next_video.engine.features import FeatureCache
 from llava_next_video.engine.linear import chosen_dtype
 from llava_next_video.engine.pages import PagePool
+from llava_next_video.engine.report import Answer, Load
 from llava_next_video.engine.request import FinishReason, Output, Request, State
 from llava_next_video.engine.runner import Runner
 from llava_next_video.engine.sampler import Sampler
@@ -32,33 +32,6 @@ from llava_next_video.errors import CapacityError, ConfigError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.model.configuration import adopted
 from llava_next_video.model.context import context_limit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """All that was generated for one of the answers to a prompt."""
-
-    ids: tuple[int, ...]
-    last: Output
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What the engine is doing, and what it did since it was made."""
-
-    waiting: int
-    running: int
-    pages: int
-    pages_used: int
-    pages_cached: int
-    features_in_use: int
-    feature_bytes_idle: int
-    preemptions: int
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    frames: int
-    finished: int
 
 
 class Engine:

@@ -173,6 +173,7 @@ def test_placeholder_ids_that_disagree_follow_the_tokenizer(
         ({"max_new_token": 3}, "did you mean 'max_new_tokens'"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"n": 2}, "unknown setting 'n'"),
     ],
 )
 def test_a_wrong_generation_setting_is_named(
@@ -200,6 +201,29 @@ def test_one_bad_clip_does_not_harm_the_next_question(
         list(assistant.ask_many([(Video(source=bad), "?"), (square_clip, "?")], max_new_tokens=2))
     assert assistant.ask(square_clip, "?", max_new_tokens=2).usage.completion_tokens == 2
     assert not assistant.network.busy
+
+
+def test_answers_before_a_missing_medium_are_given_first(
+    assistant: VideoAssistant, square_clip: Path, tmp_path: Path
+) -> None:
+    questions = [(square_clip, "?"), (square_clip, "!"), (tmp_path / "absent.mp4", "?")]
+    answers = assistant.ask_many(questions, max_new_tokens=2)
+    assert [next(answers).usage.completion_tokens for _ in range(2)] == [2, 2]
+    with pytest.raises(MediaError, match=r"absent\.mp4"):
+        next(answers)
+
+
+def test_a_question_asked_while_another_answer_streams_takes_nothing_from_it(
+    assistant: VideoAssistant, reference: VideoAssistant, square_clip: Path
+) -> None:
+    for one in (assistant, reference):
+        texts = [
+            one.ask(square_clip, question, max_new_tokens=n).text for question, n in (("A?", 9), ("B?", 16))
+        ]
+        pieces = one.stream(square_clip, "A?", max_new_tokens=9)
+        first = next(pieces)
+        assert one.ask(square_clip, "B?", max_new_tokens=16).text == texts[1]
+        assert first + "".join(pieces) == texts[0]
 
 
 def test_a_conversation_must_end_with_the_user(assistant: VideoAssistant) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from typing import cast
 
@@ -26,7 +27,8 @@ from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.processing.detokenize import TextStream
 
 Medium = Source | Image | Video
-Conversation = Sequence[Turn]
+Conversation = Callable[[], Sequence[Turn]]
+"""Made by a reader: whether a source is a clip or a picture is found out by looking into it."""
 
 READERS = 2
 READ_AHEAD = 4
@@ -60,6 +62,8 @@ class VideoAssistant:
         self.network = network
         self.processor = processor
         self.limits = limits or Limits()
+        # Each iterator that is alive finds its outputs here, whichever of them made the network step.
+        self._outputs: dict[int, list[Output]] = {}
 
     @classmethod
     def load(
@@ -76,7 +80,8 @@ class VideoAssistant:
 
         Args:
             name: Folder or hub name.
-            device: A torch device; by default the first GPU, else the CPU.
+            device: A torch device; by default the first GPU, else the CPU. The engine runs on a CPU; anywhere
+                else the reference network answers.
             dtype: `float32`, `bfloat16`, `float16`; by default what the device computes fastest.
             quantize: `int8` for 8-bit weights and activations in the engine.
             reference: Answer with the reference network's `generate` instead of the engine.
@@ -121,7 +126,7 @@ class VideoAssistant:
         The questions are answered together, as many as the network takes, while the next media are read. An
         error is raised in the place of its answer; later questions are then given up.
         """
-        conversations = ((user(text, _as_parts(media)),) for media, text in questions)
+        conversations = (partial(_asked, media, text) for media, text in questions)
         return self._in_order(self._run(conversations, _as_sampling(frames), options_from(sampling)))
 
     def chat(self, messages: object, *, frames: Sampling | int | None = None, **sampling: object) -> Answer:
@@ -130,8 +135,8 @@ class VideoAssistant:
         Raises:
             PromptError: The messages cannot be read, or the last one is not the user's.
         """
-        turns = read_messages(messages)
-        return next(self._in_order(self._run([turns], _as_sampling(frames), options_from(sampling))))
+        conversation = partial(read_messages, messages)
+        return next(self._in_order(self._run([conversation], _as_sampling(frames), options_from(sampling))))
 
     def stream(
         self,
@@ -145,7 +150,7 @@ class VideoAssistant:
 
         Closing the iterator stops the answer.
         """
-        conversation = (user(question, _as_parts(media)),)
+        conversation = partial(_asked, media, question)
         with closing(self._run([conversation], _as_sampling(frames), options_from(sampling))) as events:
             for _, event in events:
                 if isinstance(event, str):
@@ -181,8 +186,8 @@ class VideoAssistant:
             try:
                 while True:
                     while len(reading) < READ_AHEAD and (following := next(todo, None)) is not None:
-                        place, turns = following
-                        reading.append((place, readers.submit(self._read, turns, frames)))
+                        place, conversation = following
+                        reading.append((place, readers.submit(self._read, conversation, frames)))
                     if not reading and not running:
                         return
                     while reading and len(running) < TOGETHER and (reading[0][1].done() or not running):
@@ -195,14 +200,24 @@ class VideoAssistant:
                             break
                         text = TextStream(self.processor.tokenizer, options.stop)
                         running[number] = _Running(place=place, prompt=prompt, text=text)
-                    for output in self.network.step():
-                        if output.request_id in running:
+                        self._outputs[number] = []
+                    self._step()
+                    for number in list(running):
+                        outputs, self._outputs[number] = self._outputs[number], []
+                        for output in outputs:
                             yield from self._tell(output, running)
             finally:
                 for _, promise in reading:
                     promise.cancel()
                 for number in running:
+                    del self._outputs[number]
                     self.network.abort(number)
+
+    def _step(self) -> None:
+        """Let the network work; what it says goes to whoever waits for it."""
+        for output in self.network.step():
+            if output.request_id in self._outputs:
+                self._outputs[output.request_id].append(output)
 
     def _tell(
         self, output: Output, running: dict[int, _Running]
@@ -220,16 +235,17 @@ class VideoAssistant:
             yield one.place, piece
         if output.finish is None:
             return
-        del running[output.request_id]
+        del running[output.request_id], self._outputs[output.request_id]
         if output.finish == "error":
             yield one.place, LlavaNextVideoError(output.error or "the network gave up without a reason")
         else:
             yield one.place, _finished(one, output)
 
-    def _read(self, turns: Conversation, frames: Sampling) -> Prompt:
+    def _read(self, conversation: Conversation, frames: Sampling) -> Prompt:
+        started = time.perf_counter()
+        turns = conversation()
         if turns[-1].role != "user":
             raise PromptError(f"the last message is the {turns[-1].role}'s; end with a user's message")
-        started = time.perf_counter()
         seen = tuple(self._see(part, frames) for turn in turns for part in turn.media)
         inputs = self.processor.prepare(turns, seen, add_generation_prompt=True)
         return Prompt(inputs=inputs, seen=seen, read_s=time.perf_counter() - started)
@@ -271,10 +287,10 @@ def _as_sampling(frames: Sampling | int | None) -> Sampling:
     return Sampling() if frames is None else Sampling(frames=frames)
 
 
-def _as_parts(media: Medium | Sequence[Medium]) -> list[Image | Video]:
-    """One medium or several as parts of a message; what a source holds decides what it is."""
+def _asked(media: Medium | Sequence[Medium], question: str) -> tuple[Turn, ...]:
+    """A question about one medium or several; what a source holds decides what it is."""
     several = list(media) if isinstance(media, list | tuple) else [media]
-    return [_as_part(cast(Medium, one)) for one in several]
+    return (user(question, [_as_part(cast(Medium, one)) for one in several]),)
 
 
 def _as_part(one: Medium) -> Image | Video:

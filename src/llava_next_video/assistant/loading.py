@@ -1,4 +1,4 @@
-"""A checkpoint name and the user's wishes, made into a network."""
+"""A checkpoint name and the user's wishes to a network."""
 
 from __future__ import annotations
 
@@ -44,10 +44,8 @@ def load_network(
     reference = reference or place.type != "cpu"
     if quantize is not None and reference:
         raise ConfigError(f"quantize={quantize!r} is the engine's, on a CPU; the reference network has none")
-    if reference:
-        numbers = TORCH[dtype] if dtype else torch.float32 if place.type == "cpu" else "auto"
-    else:
-        numbers = TORCH[dtype] if dtype else torch.float32
+    usual = torch.float32 if place.type == "cpu" else "auto"
+    numbers = TORCH[dtype] if dtype else usual
     model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, dtype=numbers)
     agree_on_placeholders(model, processor)
     tokens = len(processor.tokenizer)
@@ -86,13 +84,14 @@ def options_from(sampling: Mapping[str, object]) -> SamplingOptions:
     Raises:
         SamplingError: An unknown name (with the nearest known one), or a value out of range.
     """
-    known = [option.name for option in fields(SamplingOptions)]
+    # The front door gives one answer to a question; asked for more, the engine would mix their words.
+    known = [option.name for option in fields(SamplingOptions) if option.name != "n"]
     for name in sampling:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise SamplingError(f"unknown setting {name!r}; {hint}known: {', '.join(known)}")
-    stop = sampling.get("stop", ())
+    stop = sampling.get("stop") or ()
     return SamplingOptions(**{**sampling, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})  # type: ignore[arg-type]
 
 

@@ -51,6 +51,11 @@ def test_the_dtype_is_the_one_in_the_file(tmp_path: Path) -> None:
         assert {weights.get_slice(key).get_dtype() for key in weights.keys()} == {"BF16"}  # noqa: SIM118
 
 
+def test_the_7b_preset_has_the_vocabulary_of_the_release() -> None:
+    # Llama's 32,000 entries, <video>, <image> and a padding token, rounded up to a multiple of 64.
+    assert PRESETS["7b"].vocabulary == -(-(32_000 + 3) // 64) * 64
+
+
 def test_shards_hold_every_weight_once_and_stay_below_the_limit() -> None:
     shapes = {f"layer.{n}": torch.Size((1024, 1024 * 100)) for n in range(12)}  # 400 MiB each in float32
     parts = list(shards(shapes, item_bytes=4))

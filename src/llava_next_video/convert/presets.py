@@ -75,7 +75,7 @@ PRESETS: Mapping[PresetName, Preset] = {
         text_heads=32,
         text_key_value_heads=32,
         text_inner=11008,
-        vocabulary=102464,
+        vocabulary=32064,
         positions=4096,
         rope_factor=2.5,
     ),

@@ -184,6 +184,6 @@ def _draw(key: str, shape: torch.Size, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{key}".encode()))
     if key.endswith("bias"):
         return torch.zeros(shape)
-    if "norm" in key or "layrnorm" in key:
+    if "norm" in key:  # CLIP spells one of them "layrnorm"
         return torch.ones(shape)
     return torch.empty(shape).normal_(std=STANDARD_DEVIATION, generator=generator)

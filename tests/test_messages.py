@@ -37,6 +37,12 @@ def test_a_llava_conversation_reads_as_turns() -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["<image>\nWhat is it?", "What is it?\n<image>", "What is it?\n<image>\n"])
+def test_the_line_break_of_a_llava_placeholder_is_no_part_of_the_words(value: str) -> None:
+    (turn,) = read_messages([{"from": "human", "value": value}])
+    assert (turn.text, turn.media) == ("What is it?", (Image(),))
+
+
 def test_a_developer_speaks_as_the_system() -> None:
     assert read_messages([{"role": "developer", "content": "Be brief."}])[0].role == "system"
 

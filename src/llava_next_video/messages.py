@@ -170,15 +170,17 @@ def _source(part: Mapping[object, object], keys: Sequence[str], place: str) -> o
 
 
 def _read_llava_value(value: str) -> tuple[Part, ...]:
-    """LLaVA writes a placeholder and a line break before the words.
+    """LLaVA writes a placeholder before the words, or behind them, on a line of its own.
+
+    The line break is no part of the words: templates write their own behind each medium.
 
     Source: LLaVA-NeXT, `llava/train/train.py`, `preprocess_multimodal`.
     """
     parts: list[Part] = []
-    for piece in re.split(r"(<image>\n?|<video>\n?)", value):
-        if piece.startswith("<image>"):
+    for piece in re.split(r"(\n?<(?:image|video)>\s*\Z|<(?:image|video)>\n?)", value):
+        if "<image>" in piece:
             parts.append(Image())
-        elif piece.startswith("<video>"):
+        elif "<video>" in piece:
             parts.append(Video())
         elif piece:
             parts.append(Text(text=piece))

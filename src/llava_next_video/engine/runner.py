@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from llava_next_video.engine.attention_cpu import CpuAttention
 from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.scheduler import Chunk, Sampled
 
 
+class Attention(Protocol):
+    """Keys and values in pages, and attention to them: the part of a step that knows the device."""
+
+    def begin(self, chunks: Sequence[Chunk]) -> None:
+        """Look at the pages of the next step."""
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Write keys and values of the step into their pages, and attend: tokens x heads x width."""
+
+
 class Runner:
     """Decoder, attention and sampler together."""
 
-    def __init__(self, decoder: Decoder, attention: CpuAttention, sampler: Sampler) -> None:
+    def __init__(self, decoder: Decoder, attention: Attention, sampler: Sampler) -> None:
         self.decoder = decoder
         self.attention = attention
         self.sampler = sampler

@@ -64,7 +64,8 @@ def main() -> None:
 def run() -> int:
     """The exit code of the command that stands in `sys.argv`."""
     try:
-        return app(standalone_mode=False) or 0
+        # Named here, or `python -m` would stand in the help as what to type.
+        return app(standalone_mode=False, prog_name="llava-next-video") or 0
     except TyperException as error:
         # An unknown flag is a mistake with a name (and a suggestion); a missing argument is wrong usage.
         unknown = type(error).__name__ == "NoSuchOption"

@@ -54,7 +54,7 @@ def ask(
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.", show_default="none")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16 or auto.", show_default="float32 on CPU")
+        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, usage and frames as JSON.")] = False,
     usage: Annotated[bool, typer.Option("--usage", help="Print tokens and seconds to stderr.")] = False,
@@ -84,11 +84,11 @@ def ask(
         top_p=top_p,
         seed=seed,
     )
-    if contact_sheet is not None:
-        draw(contact_sheet, answer, question)
+    typer.echo(json.dumps(as_record(answer, question), ensure_ascii=False) if as_json else answer.text)
     if usage:
         typer.echo(json.dumps(dataclasses.asdict(answer.usage)), err=True)
-    typer.echo(json.dumps(as_record(answer, question), ensure_ascii=False) if as_json else answer.text)
+    if contact_sheet is not None:
+        draw(contact_sheet, answer, question)
 
 
 def choose_sampling(sampler: str | None, frames: int | None, fps: float | None) -> Sampling:

@@ -12,11 +12,6 @@ from llava_next_video.errors import ConfigError
 convert = typer.Typer(help="Make and convert checkpoints.", no_args_is_help=True)
 
 
-@convert.callback()
-def _convert() -> None:
-    """Make and convert checkpoints."""
-
-
 @convert.command(epilog="Example: `llava-next-video convert random --preset tiny /tmp/tiny`")
 def random(
     out: Annotated[Path, typer.Argument(help="Folder to write; it must be empty or absent.")],

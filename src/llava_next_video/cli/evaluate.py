@@ -13,11 +13,6 @@ from llava_next_video.cli.ask import load_assistant
 evaluate = typer.Typer(help="Examine a model.", no_args_is_help=True)
 
 
-@evaluate.callback()
-def _evaluate() -> None:
-    """Examine a model."""
-
-
 @evaluate.command(epilog="Example: `llava-next-video evaluate world --clips 200 --images 100`")
 def world(
     clips: Annotated[int, typer.Option(help="Fresh clips to film and ask about.")] = 200,

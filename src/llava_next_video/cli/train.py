@@ -21,11 +21,6 @@ Settings = Annotated[
 ]
 
 
-@train.callback()
-def _train() -> None:
-    """Train a model, and check data before it."""
-
-
 @train.command(epilog="Example: `llava-next-video train align runs/align.toml --set learning.steps=100`")
 def align(recipe: RecipeFile, settings: Settings = None) -> None:
     """Teach the projector alone to speak the language model's language; prints the model's folder."""

@@ -10,11 +10,6 @@ import typer
 world = typer.Typer(help="Write pieces of the toy world: shapes that move, and the truth about them.")
 
 
-@world.callback()
-def _world() -> None:
-    """Write pieces of the toy world: shapes that move, and the truth about them."""
-
-
 @world.command(epilog="Example: `llava-next-video world write /tmp/world --clips 100 --images 50 --seed 1`")
 def write(
     out: Annotated[Path, typer.Argument(help="Folder to write world.json, videos/ and images/ into.")],

@@ -1,4 +1,4 @@
-"""Examinations: questions with known answers, scores with intervals."""
+"""Questions with known answers; scores with intervals."""
 
 from llava_next_video.evaluate.scores import Score, wilson_interval
 from llava_next_video.evaluate.world import WorldReport, examine_world

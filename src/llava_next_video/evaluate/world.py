@@ -1,4 +1,4 @@
-"""The toy world's examination: fresh scenes on real files, asked through the front door.
+"""The toy world's examination: fresh scenes on real files.
 
 Every scene is written with a codec, read back, sampled and answered greedily, as a user's clip is. An answer
 counts when it is the truth to the letter.

@@ -1,4 +1,4 @@
-"""The shape of a LLaVA-NeXT-Video model, and which settings work together.
+"""The shape of a model, and which settings work together.
 
 The class extends the one of transformers, so that config.json is read and written by both.
 """

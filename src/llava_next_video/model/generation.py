@@ -1,4 +1,4 @@
-"""The network with its language head: what users load, train and generate with."""
+"""The network with its language head: what users load."""
 
 import copy
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The network without a language head: vision tower, connector, language model.
+"""The network without its language head.
 
 What stands on either side of the connector is transformers'; what LLaVA-NeXT-Video is stands in `connector`.
 """

@@ -1,4 +1,4 @@
-"""Pixels as callers give them, stacked or not, in one row for the vision tower."""
+"""Pixels as callers give them, in a row for the vision tower."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Do the placeholders of a prompt match its media, and on which side is it padded."""
+"""Where the placeholders and the padding of a prompt stand."""
 
 from collections.abc import Sequence
 from itertools import accumulate

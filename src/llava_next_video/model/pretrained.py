@@ -1,4 +1,4 @@
-"""The base of both networks: how they are loaded, saved and initialised."""
+"""How both networks are loaded, saved and initialised."""
 
 import os
 from collections.abc import Mapping

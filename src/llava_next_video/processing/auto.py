@@ -1,4 +1,4 @@
-"""The name under which code written for transformers loads a processor."""
+"""The name under which transformers' users load a processor."""
 
 import os
 

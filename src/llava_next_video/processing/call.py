@@ -1,4 +1,4 @@
-"""The many keywords of a processor's call, sorted to where they belong."""
+"""The keywords of a processor's call, sorted and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation to the words that a checkpoint was trained on."""
+"""A conversation to the text a checkpoint was trained on."""
 
 from __future__ import annotations
 

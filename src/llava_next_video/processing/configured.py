@@ -17,8 +17,6 @@ from llava_next_video.errors import ConfigError
 from llava_next_video.processing.folder import ProcessorFiles, read_processor_files
 from llava_next_video.processing.settings import CLIP_MEAN, CLIP_STD, PixelSettings, read_settings
 
-Own = TypeVar("Own", bound="Configured")
-
 SILENT = frozenset(
     {
         "processor_class",
@@ -70,10 +68,9 @@ class Configured:
 
     def _remember(self, **values: object) -> None:
         """Take the settings as attributes; the checkpoints' family fills in what is None."""
-        side = DEFAULT_SIDE
         fallback: dict[str, object] = {
-            "size": {"shortest_edge": side},
-            "crop_size": {"height": side, "width": side},
+            "size": {"shortest_edge": DEFAULT_SIDE},
+            "crop_size": {"height": DEFAULT_SIDE, "width": DEFAULT_SIDE},
             "image_mean": list(CLIP_MEAN),
             "image_std": list(CLIP_STD),
         }

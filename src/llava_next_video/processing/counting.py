@@ -1,4 +1,4 @@
-"""How many visual tokens a picture or clip becomes, by the settings of a processor."""
+"""Visual tokens of a medium, by the settings of a processor."""
 
 from __future__ import annotations
 

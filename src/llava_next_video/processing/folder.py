@@ -1,4 +1,4 @@
-"""What the files of a checkpoint say about processing, whatever era wrote them.
+"""What a checkpoint's files of any era say about processing.
 
 The files, by age: `preprocessor_config.json` with a flat `processor_config.json` and `chat_template.json`
 (2024); besides, `video_preprocessor_config.json` (2025); one nested `processor_config.json` with

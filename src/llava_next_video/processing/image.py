@@ -129,19 +129,8 @@ class LlavaNextImageProcessor(Configured):
             MediaError: Something that is no picture.
             ConfigError: A setting that cannot be honoured.
         """
-        settings = self.settings(
-            do_resize=do_resize,
-            size=size,
-            resample=resample,
-            do_center_crop=do_center_crop,
-            crop_size=crop_size,
-            do_rescale=do_rescale,
-            rescale_factor=rescale_factor,
-            do_normalize=do_normalize,
-            image_mean=image_mean,
-            image_std=image_std,
-            do_convert_rgb=do_convert_rgb,
-        )
+        given = locals()
+        settings = self.settings(**{name: given[name] for name in self.names})
         if read_channel_order("data_format", data_format) != "channels_first":
             raise ConfigError(f"data_format is {data_format!r}; tiles come channels_first only")
         order = read_channel_order("input_data_format", input_data_format)

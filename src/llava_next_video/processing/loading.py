@@ -1,4 +1,4 @@
-"""The parts of a processor, out of a checkpoint folder and into one."""
+"""The parts of a processor, out of a folder and into one."""
 
 from __future__ import annotations
 
@@ -46,11 +46,10 @@ def load_parts(name: str | os.PathLike[str], kwargs: Mapping[str, object]) -> di
         ConfigError: An unknown keyword.
     """
     hub, given = ProcessorFiles.split_hub_options(kwargs)
+    known_keys = (*OWN, *TOKENIZER, "chat_template")
     for key in given:
-        if key not in (*OWN, *TOKENIZER, "chat_template"):
-            raise ConfigError(
-                f"from_pretrained has no keyword {key!r}; known: {', '.join((*OWN, *TOKENIZER))}"
-            )
+        if key not in known_keys:
+            raise ConfigError(f"from_pretrained has no keyword {key!r}; known: {', '.join(known_keys)}")
     files = read_processor_files(name, **hub)
     known = {key: files.processor[key] for key in OWN if files.processor.get(key) is not None}
     told = _of_config(files.config)

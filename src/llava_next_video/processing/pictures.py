@@ -1,4 +1,4 @@
-"""A picture to the tiles that the vision tower sees, with Pillow."""
+"""A picture to the tiles that the vision tower sees."""
 
 from __future__ import annotations
 

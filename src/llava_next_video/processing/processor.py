@@ -1,4 +1,4 @@
-"""Text, pictures and clips to model inputs, and ids back to text."""
+"""Text, pictures and clips to ids and pixels, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips and pictures as media of a prompt: a key now, pixels when they are needed."""
+"""Media of a prompt: a key now, pixels when they are needed."""
 
 from __future__ import annotations
 

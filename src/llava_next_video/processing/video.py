@@ -133,19 +133,8 @@ class LlavaNextVideoImageProcessor(Configured):
             MediaError: Something that is no clip.
             ConfigError: A setting that cannot be honoured.
         """
-        settings = self.settings(
-            do_resize=do_resize,
-            size=size,
-            resample=resample,
-            do_center_crop=do_center_crop,
-            crop_size=crop_size,
-            do_rescale=do_rescale,
-            rescale_factor=rescale_factor,
-            do_normalize=do_normalize,
-            image_mean=image_mean,
-            image_std=image_std,
-            do_convert_rgb=do_convert_rgb,
-        )
+        given = locals()
+        settings = self.settings(**{name: given[name] for name in self.names})
         if (images is None) == (videos is None):
             raise MediaError("give the clips once, as the first argument or as videos=")
         footage = self.read(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
-# Two workers share two cores; threads that wait for each other would double the time. Read by torch at import.
+# Two workers share two cores; threads that wait for each other would double the time. Torch reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 install_import_hook("llava_next_video", "beartype.beartype")

@@ -74,8 +74,9 @@ def run(tiny_checkpoint: Path, site: str, square_clip: Path) -> Run:
 def test_the_chat_example_prints_a_prompt_with_both_media(run: Run) -> None:
     assert run("chat.py")["text_prompt"] == (
         "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
-        "helpful, detailed, and polite answers to the human's questions. USER: <image>\nWhat’s shown in this image? "
-        "ASSISTANT: This image shows a red stop sign.</s>USER: <video>\nWhy is this video funny? ASSISTANT:"
+        "helpful, detailed, and polite answers to the human's questions. USER: <image>\n"
+        "What’s shown in this image? ASSISTANT: This image shows a red stop sign.</s>USER: <video>\n"
+        "Why is this video funny? ASSISTANT:"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.scheduler import Chunk, Sampled
 
 
+@runtime_checkable
 class Attention(Protocol):
     """Keys and values in pages, and attention to them: the part of a step that knows the device."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -129,9 +130,11 @@ def quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
-    from transformers.utils import logging
+    # bitsandbytes tells everybody who imports peft about kernels that it did not find.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def draw(path: Path, answer: Answer, question: str) -> None:

@@ -81,7 +81,8 @@ ERAS = {
 def write(folder, files, tokenizer):
     tokenizer.save_pretrained(folder)
     for name, content in files.items():
-        (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        text = content if isinstance(content, str | bytes) else json.dumps(content)
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder
 
 
@@ -176,6 +177,7 @@ def test_the_pad_side_can_be_chosen_while_loading(tmp_path, small_tokenizer):
     [
         ({"processor_config.json": "{"}, "is no JSON"),
         ({"processor_config.json": "[]"}, "expected settings by name"),
+        ({"chat_template.jinja": b"\xff\xfe"}, "chat_template.jinja: expected UTF-8 text"),
     ],
 )
 def test_broken_files_are_named(tmp_path, small_tokenizer, files, sentence):
@@ -187,6 +189,8 @@ def test_broken_files_are_named(tmp_path, small_tokenizer, files, sentence):
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
         LlavaNextVideoProcessor.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="nobody/nothing: no folder of that name, and not in the hub"):
+        LlavaNextVideoProcessor.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=tmp_path)
     with pytest.raises(CheckpointError, match="tokenizer cannot be loaded"):
         LlavaNextVideoProcessor.from_pretrained(tmp_path)
 

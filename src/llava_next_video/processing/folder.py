@@ -66,10 +66,10 @@ def read_processor_files(name: str | os.PathLike[str], **hub: object) -> Process
         CheckpointError: The folder or name does not exist, or a file is no JSON.
     """
     source = _Source(name, hub)
+    config = source.json("config.json")
     processor = source.json("processor_config.json")
     still = source.json("preprocessor_config.json")
     moving = source.json("video_preprocessor_config.json")
-    config = source.json("config.json")
     nested_image, nested_video = processor.get("image_processor"), processor.get("video_processor")
     flat = {
         key: value for key, value in processor.items() if key not in ("image_processor", "video_processor")
@@ -131,8 +131,11 @@ class _Source:
             path = self.folder / subfolder / file
             return path if path.is_file() else None
         options = {key: value for key, value in self.hub.items() if key != "trust_remote_code"}
+        # With this flag a hub out of reach is an error, and for config.json alone an absent file is none. The
+        # others may be absent, and out of reach looks the same: so config.json is asked for first.
+        strict = file == "config.json"
         try:
-            found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=False, **options)
+            found = cached_file(self.name, file, _raise_exceptions_for_missing_entries=strict, **options)
         except OSError as error:
             first = str(error).strip().splitlines()[0]
             raise CheckpointError(
@@ -142,7 +145,10 @@ class _Source:
 
     def text(self, file: str) -> str | None:
         path = self.path(file)
-        return None if path is None else path.read_text(encoding="utf-8")
+        try:
+            return None if path is None else path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.name}/{file}: expected UTF-8 text ({error})") from error
 
     def json(self, file: str) -> Json:
         text = self.text(file)

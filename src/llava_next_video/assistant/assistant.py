@@ -126,7 +126,7 @@ class VideoAssistant:
         The questions are answered together, as many as the network takes, while the next media are read. An
         error is raised in the place of its answer; later questions are then given up.
         """
-        conversations = (partial(_asked, media, text) for media, text in questions)
+        conversations = (partial(_asked, media, text, self.limits) for media, text in questions)
         return self._in_order(self._run(conversations, _as_sampling(frames), options_from(sampling)))
 
     def chat(self, messages: object, *, frames: Sampling | int | None = None, **sampling: object) -> Answer:
@@ -150,7 +150,7 @@ class VideoAssistant:
 
         Closing the iterator stops the answer.
         """
-        conversation = partial(_asked, media, question)
+        conversation = partial(_asked, media, question, self.limits)
         with closing(self._run([conversation], _as_sampling(frames), options_from(sampling))) as events:
             for _, event in events:
                 if isinstance(event, str):
@@ -287,13 +287,13 @@ def _as_sampling(frames: Sampling | int | None) -> Sampling:
     return Sampling() if frames is None else Sampling(frames=frames)
 
 
-def _asked(media: Medium | Sequence[Medium], question: str) -> tuple[Turn, ...]:
+def _asked(media: Medium | Sequence[Medium], question: str, limits: Limits) -> tuple[Turn, ...]:
     """A question about one medium or several; what a source holds decides what it is."""
     several = list(media) if isinstance(media, list | tuple) else [media]
-    return (user(question, [_as_part(cast(Medium, one)) for one in several]),)
+    return (user(question, [_as_part(cast(Medium, one), limits) for one in several]),)
 
 
-def _as_part(one: Medium) -> Image | Video:
+def _as_part(one: Medium, limits: Limits) -> Image | Video:
     if isinstance(one, Image | Video):
         return one
-    return Video(source=one) if is_clip(one) else Image(source=one)
+    return Video(source=one) if is_clip(one, limits) else Image(source=one)

@@ -129,7 +129,7 @@ class CpuAttention:
     ) -> Float[Tensor, "rows heads width"]:
         if not alone:
             return queries[:0]
-        asked = queries.view(len(queries), 1, self.key_value_heads, -1, self.head_width)
+        asked = queries.view(queries.shape[0], 1, self.key_value_heads, -1, self.head_width)
         key, value = store[0][None], store[1][None]
         found = [
             _flash(asked[row], key[:, :, begin:end], value[:, :, begin:end])[0] for row, begin, end in alone

@@ -70,7 +70,7 @@ class Decoder:
         self.context = context
         self.rope = rope_table(text.rotary_emb, context, self.head_width)
         self.embedding = text.embed_tokens.weight.detach().to(dtype)
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = F.silu if config.hidden_act == "silu" else ACT2FN[config.hidden_act]
         self.norm = text.norm.weight.detach().to(dtype)
         self.layers = []
         for layer in text.layers:
@@ -110,15 +110,15 @@ class Decoder:
         """Hidden states after the last layer, before the last norm."""
         turns = self.rope.index_select(0, positions)[:, None]
         turned = self.heads + self.key_value_heads
-        width = (self.width,)
+        tokens, width = hidden.shape[0], (self.width,)
         for index, layer in enumerate(self.layers):
             normed = torch.rms_norm(hidden, width, layer.norm_before_attention, self.epsilon)
-            heads = layer.query_key_value(normed).view(len(hidden), -1, self.head_width)
+            heads = layer.query_key_value(normed).view(tokens, -1, self.head_width)
             queries_keys = rotated(heads[:, :turned], turns)
             attended = attend(
                 index, queries_keys[:, : self.heads], queries_keys[:, self.heads :], heads[:, turned:]
             )
-            hidden = layer.attention_out(attended.reshape(len(hidden), -1)).add_(hidden)
+            hidden = layer.attention_out(attended.reshape(tokens, -1)).add_(hidden)
             normed = torch.rms_norm(hidden, width, layer.norm_before_mlp, self.epsilon)
             gate, up = layer.gate_up(normed).chunk(2, dim=-1)
             hidden = layer.down(self.activation(gate).mul_(up)).add_(hidden)

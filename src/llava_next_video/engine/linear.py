@@ -47,17 +47,17 @@ class Int8Linear:
         self.bias = None if bias is None else bias.float()
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
-        largest = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True)).clamp_min_(1e-10)
-        rows = (x * (127 / largest)).round_().to(torch.int8)
-        if len(x) <= _FEW_ROWS:
-            out = torch._int_mm(rows, self.weight) * self.scale
-        else:
-            unsigned = rows.view(torch.uint8).bitwise_xor_(128)  # plus 128
+        if x.shape[0] <= _FEW_ROWS:  # as few operations as possible: each costs as much as the product
+            unit = x.abs().amax(dim=1, keepdim=True).clamp_min_(1e-10).mul_(1 / 127)
+            out = torch._int_mm((x / unit).round_().to(torch.int8), self.weight) * self.scale
+        else:  # as little memory as possible: the absolute values of many rows are not worth storing
+            unit = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
+            unit = unit.clamp_min_(1e-10).mul_(1 / 127)
+            unsigned = (x / unit).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)  # plus 128
             out = torch.ops.onednn.qlinear_pointwise(
                 unsigned, 1.0, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, *_BARE
             )
-        largest /= 127
-        return out.mul_(largest) if self.bias is None else torch.addcmul(self.bias, out, largest, out=out)
+        return out.mul_(unit) if self.bias is None else torch.addcmul(self.bias, out, unit, out=out)
 
 
 _BARE: tuple[str, list[float], str] = ("none", [], "")  # nothing after the product

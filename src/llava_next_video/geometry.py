@@ -32,6 +32,9 @@ def best_canvas(image: Size, pinpoints: Sequence[Size]) -> Size:
     >>> best_canvas(Size(height=336, width=336), canvases)
     Size(height=336, width=672)
 
+    Raises:
+        ConfigError: there are no pinpoints.
+
     Source: LLaVA-NeXT, `llava/mm_utils.py`, `select_best_resolution`, in (height, width) as in transformers,
     `image_processing_utils.py`.
     """
@@ -148,6 +151,9 @@ def pooled(grid: Size, stride: int, mode: PoolMode) -> Size:
     >>> pooled(Size(27, 27), 2, "average"), pooled(Size(27, 27), 2, "bilinear")
     (Size(height=13, width=13), Size(height=14, width=14))
 
+    Raises:
+        ConfigError: the stride is below 1, or larger than the grid.
+
     Source: LLaVA-NeXT, `llava/model/llava_arch.py`, `get_2dPool`.
     """
     if stride < 1:
@@ -200,6 +206,9 @@ def video_layout(
     1152
     >>> video_layout(32, tile=384, patch=14, stride=2, mode="bilinear", newline="grid").tokens_per_frame
     210
+
+    Raises:
+        ConfigError: a frame is smaller than a patch, or the stride leaves nothing of it.
     """
     frame = Size(tile, tile) if isinstance(tile, int) else tile
     if frames < 1:

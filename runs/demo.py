@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llava_next_video import VideoAssistant
+from llava_next_video.cli.ask import quiet
 from llava_next_video.convert import PRESETS, write_random
 from llava_next_video.media import Sampling, contact_sheet, read_clip
 from llava_next_video.world import ask, caption, film, random_film, random_scene
@@ -27,6 +28,7 @@ def main() -> None:
     scene = random_scene(rng, things=1)
     clip = film(scene, folder / "scene.mp4", random_film(rng, scene))
     console = Console()
+    quiet()
     console.print(f"A new scene (seed {seed}): {clip}")
 
     checkpoint = folder / "random"

@@ -94,6 +94,21 @@ def write_audio(path: Path) -> None:
             out.mux(packet)
 
 
+def test_a_contact_sheet_shows_every_medium(
+    command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (96, 72), (0, 200, 0)).save(tmp_path / "green.png")
+    media = [square_clip, tmp_path / "green.png"]
+    flags = ["--model", tiny_checkpoint, "--max-new-tokens", 1, "--contact-sheet", tmp_path / "sheet.png"]
+    assert command("ask", *media, "?", *flags)[0] == 0
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    reddish = (drawn[..., 0] > 150) & (drawn[..., 2] < 100)
+    green = (drawn == (0, 200, 0)).all(axis=-1)
+    assert reddish.sum() > 500
+    assert green.sum() > 10_000
+    assert np.argwhere(reddish)[:, 0].max() < np.argwhere(green)[:, 0].min()
+
+
 @pytest.fixture
 def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, Path]:
     """Files and folders that cannot be used."""
@@ -113,6 +128,8 @@ def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, P
     config = config.replace('"max_position_embeddings": 4096', '"max_position_embeddings": 64')
     (tmp_path / "short" / "config.json").write_text(config)
     write_audio(tmp_path / "audio.mp4")
+    Image.new("RGB", (8, 8)).save(tmp_path / "still.png")
+    (tmp_path / "folder.png").mkdir()
     return {path.name: path for path in tmp_path.iterdir()}
 
 
@@ -136,6 +153,10 @@ def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, P
         (None, ["--dtype", "int3"], "unknown dtype 'int3'"),
         (None, ["--temperature", "-1"], "temperature is -1"),
         (None, ["--contact-sheet", "/nowhere/sheet.png"], "its folder does not exist"),
+        (None, ["--contact-sheet", "sheet.txt"], r"ends in \.png"),
+        ("still.png", ["--contact-sheet", "{still.png}"], "is one of the media"),
+        (None, ["--contact-sheet", "{folder.png}"], "cannot be written"),
+        (None, ["--model", "tinny"], "tinny is no folder here"),
         (None, ["--model", "{corrupt}"], "corrupt"),
         (None, ["--model", "{pickle}"], "pickle"),
         (None, ["--model", "{configless}"], r"no config\.json"),
@@ -152,7 +173,7 @@ def test_bad_input_is_one_sentence_and_exit_code_1(
     tmp_path: Path,
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    flags = [flag.format(**{name: path for name, path in bad.items() if "." not in name}) for flag in flags]
+    flags = [str(bad[flag[1:-1]]) if flag.startswith("{") else flag for flag in flags]
     clip = square_clip if medium is None else tmp_path / medium
     code, out, err = command("ask", clip, "What happens?", "--model", tiny_checkpoint, *flags)
     last = err.splitlines()[-1]

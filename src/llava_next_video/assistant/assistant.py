@@ -17,7 +17,7 @@ from os import PathLike
 from typing import cast
 
 from llava_next_video.assistant.answers import Answer, Prompt, Seen, Usage
-from llava_next_video.assistant.loading import load_network, options_from
+from llava_next_video.assistant.loading import load_network, options_from, refuse_name
 from llava_next_video.assistant.reference import Network
 from llava_next_video.engine import Output, SamplingOptions, TokenLogprob
 from llava_next_video.errors import LlavaNextVideoError, PromptError
@@ -91,6 +91,7 @@ class VideoAssistant:
             CheckpointError: The folder is missing, incomplete, corrupt or unsafe.
             ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
         """
+        refuse_name(name)
         processor = LlavaNextVideoProcessor.from_pretrained(name)
         network = load_network(
             name, processor, device=device, dtype=dtype, quantize=quantize, reference=reference

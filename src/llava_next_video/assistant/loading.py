@@ -7,18 +7,32 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from os import PathLike
+from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
-from llava_next_video.errors import ConfigError, SamplingError
+from llava_next_video.errors import CheckpointError, ConfigError, SamplingError
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
+from llava_next_video.model.checkpoint import refuse_folder
 from llava_next_video.processing import LlavaNextVideoProcessor
 
 DType = Literal["float32", "bfloat16", "float16"]
 TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def refuse_name(name: str | PathLike[str]) -> None:
+    """Raise when no checkpoint can be behind a name, before anything is read or asked of the hub.
+
+    Raises:
+        CheckpointError: A folder that holds no checkpoint, or a name that is neither a folder nor owner/name.
+    """
+    if Path(name).is_dir():
+        refuse_folder(Path(name))
+    elif "/" not in str(name):
+        raise CheckpointError(f"{name} is no folder here; a checkpoint of the hub is named owner/name")
 
 
 def load_network(

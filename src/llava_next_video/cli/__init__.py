@@ -81,5 +81,7 @@ def run() -> int:
 
 
 def _refuse(sentence: str, code: int = 1) -> int:
+    if not sentence:  # the help was shown instead
+        return code
     typer.echo(f"llava-next-video: {' '.join(sentence.split())}", err=True)
     return code

@@ -32,7 +32,7 @@ def ask(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint folder, or name on the hub.", show_default="the tiny model")
+        str | None, typer.Option(help="Checkpoint folder, or name on the hub.", show_default="required")
     ] = None,
     frames: Annotated[
         int | None,
@@ -57,10 +57,18 @@ def ask(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Answer with the reference network instead of the engine.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, usage and frames as JSON.")] = False,
     usage: Annotated[bool, typer.Option("--usage", help="Print tokens and seconds to stderr.")] = False,
     contact_sheet: Annotated[
-        Path | None, typer.Option(help="Draw the frames, question and answer here (PNG).", show_default="off")
+        Path | None,
+        typer.Option(help="Draw what was seen, question and answer here (a .png).", show_default="off"),
     ] = None,
 ) -> None:
     """Ask a question about clips and pictures; the answer goes to stdout."""
@@ -73,23 +81,48 @@ def ask(
     for medium in media:
         if "://" not in medium and not medium.startswith("data:") and not Path(medium).exists():
             raise MediaError(f"{medium}: no such file or folder")
-    if contact_sheet is not None and not contact_sheet.absolute().parent.is_dir():
-        raise ConfigError(f"{contact_sheet}: its folder does not exist; make it first")
-    assistant = load_assistant(model, device=device, dtype=dtype)
-    answer = assistant.ask(
-        media,
-        question,
-        frames=sampling,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-    )
+    if contact_sheet is not None:
+        refuse_target(contact_sheet, media)
+    options: dict[str, object] = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+    }
+    refuse_options(options)
+    assistant = load_assistant(model, device=device, dtype=dtype, quantize=quantize, reference=reference)
+    answer = assistant.ask(media, question, frames=sampling, **options)
     typer.echo(json.dumps(as_record(answer, question), ensure_ascii=False) if as_json else answer.text)
     if usage:
         typer.echo(json.dumps(dataclasses.asdict(answer.usage)), err=True)
     if contact_sheet is not None:
-        draw(contact_sheet, answer, question)
+        from llava_next_video.media import contact_sheet as drawn
+
+        drawn(answer.seen, question=question, answer=answer.text).save(contact_sheet, format="PNG")
+
+
+def refuse_target(path: Path, media: list[str]) -> None:
+    """Raise when a picture cannot be written there, before any work is done.
+
+    Raises:
+        ConfigError: No .png, no folder to write into, or one of the media.
+    """
+    folder = path.absolute().parent
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{path}: a contact sheet is a PNG picture; name a file that ends in .png")
+    if not folder.is_dir():
+        raise ConfigError(f"{path}: its folder does not exist; make it first")
+    if path.exists() and any(Path(medium).exists() and path.samefile(medium) for medium in media):
+        raise ConfigError(f"{path} is one of the media; name another file for the contact sheet")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"{path} cannot be written; name another file for the contact sheet")
+
+
+def refuse_options(options: dict[str, object]) -> None:
+    """Raise when the generation settings are impossible, before a model is loaded."""
+    from llava_next_video.assistant.loading import options_from
+
+    options_from(options)
 
 
 def choose_sampling(sampler: str | None, frames: int | None, fps: float | None) -> Sampling:
@@ -112,7 +145,14 @@ def choose_sampling(sampler: str | None, frames: int | None, fps: float | None) 
     return Sampling(how=cast(Literal["uniform", "linspace"], how), frames=8 if frames is None else frames)
 
 
-def load_assistant(model: str | None, *, device: str | None, dtype: str | None) -> VideoAssistant:
+def load_assistant(
+    model: str | None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    reference: bool = False,
+) -> VideoAssistant:
     """The assistant behind `--model`; one line on stderr while it loads."""
     if model is None:
         raise ConfigError(
@@ -122,7 +162,7 @@ def load_assistant(model: str | None, *, device: str | None, dtype: str | None) 
     typer.echo(f"loading {model}", err=True)
     from llava_next_video.assistant import VideoAssistant
 
-    return VideoAssistant.load(model, device=device, dtype=dtype)
+    return VideoAssistant.load(model, device=device, dtype=dtype, quantize=quantize, reference=reference)
 
 
 def quiet() -> None:
@@ -132,19 +172,11 @@ def quiet() -> None:
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
     # bitsandbytes tells everybody who imports peft about kernels that it did not find.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # And huggingface_hub about every retry, when the hub is out of reach.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-
-
-def draw(path: Path, answer: Answer, question: str) -> None:
-    """Write the contact sheet of the first clip that was seen, question and answer below it."""
-    from llava_next_video.media import Clip, contact_sheet
-
-    clips = [seen for seen in answer.seen if isinstance(seen, Clip)]
-    if not clips:
-        raise ConfigError("--contact-sheet draws the frames of a clip, and no clip was given")
-    contact_sheet(clips[0], question=question, answer=answer.text).save(path, format="PNG")
 
 
 def as_record(answer: Answer, question: str) -> dict[str, object]:

@@ -13,14 +13,14 @@ from llava_next_video.cli.ask import load_assistant
 evaluate = typer.Typer(help="Examine a model.", no_args_is_help=True)
 
 
-@evaluate.command(epilog="Example: `llava-next-video evaluate world --clips 200 --images 100`")
+@evaluate.command(epilog="Example: `llava-next-video evaluate world --model DIR --clips 200`")
 def world(
     clips: Annotated[int, typer.Option(help="Fresh clips to film and ask about.")] = 200,
     images: Annotated[int, typer.Option(help="Fresh pictures to draw and ask about.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the scenes; training uses others.")] = 990_000,
     frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint folder, or name on the hub.", show_default="the tiny model")
+        str | None, typer.Option(help="Checkpoint folder, or name on the hub.", show_default="required")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the scores here (JSON).", show_default="nowhere")
@@ -32,9 +32,10 @@ def world(
 
     from llava_next_video.evaluate import examine_world
 
-    assistant = load_assistant(model, device=None, dtype=None)
+    assistant = load_assistant(model)
     words = SpinnerColumn(), TextColumn("{task.completed} answers")
-    with Progress(*words, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*words, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("asking", total=None)
         report = examine_world(
             assistant,

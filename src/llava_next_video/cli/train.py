@@ -56,7 +56,8 @@ def check(
 
     quiet()
     words = SpinnerColumn(), TextColumn("{task.completed} samples")
-    with Progress(*words, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*words, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("checking", total=None)
         report = check_data(
             data,

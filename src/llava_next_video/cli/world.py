@@ -27,7 +27,8 @@ def write(
 
     from llava_next_video.world import write_world
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("writing", total=clips + images)
         path = write_world(
             out,

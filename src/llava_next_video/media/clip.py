@@ -1,7 +1,7 @@
 """A clip and a picture as the rest of the house gets them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,7 +33,7 @@ class Clip:
     frame_count: int
     frames_per_second: float | int | None
     size: Size
-    key: bytes
+    key: bytes = field(repr=False)
     name: str
 
 
@@ -42,7 +42,7 @@ class Picture:
     """One still picture, upright, in RGB; `key` is the SHA-256 of its source."""
 
     image: Image.Image
-    key: bytes
+    key: bytes = field(repr=False)
     name: str
     size: Size
 

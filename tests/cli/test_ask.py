@@ -184,6 +184,18 @@ def test_bad_input_is_one_sentence_and_exit_code_1(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_rope_factor_makes_room_for_more_frames(command, bad: dict[str, Path], square_clip: Path) -> None:
+    asked = ["ask", square_clip, "?", "--model", bad["short"], "--frames", 20, "--max-new-tokens", 2]
+    assert command(*asked)[0] == 1
+    assert command(*asked, "--rope-factor", 2)[0] == 0
+    assert command(*asked, "--rope-factor", 0.5)[0] == 1
+
+
+def test_the_reference_network_says_the_same(command, tiny_checkpoint: Path, square_clip: Path) -> None:
+    asked = ["ask", square_clip, "What happens?", "--model", tiny_checkpoint, "--max-new-tokens", 6]
+    assert command(*asked, "--reference")[1] == command(*asked)[1]
+
+
 def test_a_question_without_a_medium_is_explained(command) -> None:
     code, _, err = command("ask", "What happens?", "--model", "anything")
     assert code == 1

@@ -19,7 +19,6 @@ from llava_next_video.processing import (
 
 SIDE = 56
 PINPOINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]
-BESIDE = Path(__file__).parents[3] / "shared" / "tokenizers" / "llama2" / "tokenizer.json"
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast, **settings: object) -> LlavaNextVideoProcessor:
@@ -53,8 +52,8 @@ def processor(small_tokenizer) -> LlavaNextVideoProcessor:
 
 @pytest.fixture(scope="session")
 def llama_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the 7B checkpoints, from LNV_LLAMA_TOKENIZER or beside the repository."""
-    path = Path(os.environ.get("LNV_LLAMA_TOKENIZER", BESIDE))
+    """The tokenizer of the 7B checkpoints, from LNV_LLAMA_TOKENIZER."""
+    path = Path(os.environ.get("LNV_LLAMA_TOKENIZER", "not named"))
     if not path.is_file():
         pytest.skip("no Llama-2 vocabulary; name its tokenizer.json in LNV_LLAMA_TOKENIZER")
     core = Tokenizer.from_file(str(path))

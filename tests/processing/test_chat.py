@@ -213,3 +213,11 @@ def test_several_templates_go_by_name(small_tokenizer):
     processor = make_processor(small_tokenizer, chat_template={"default": "d", "other": "o"})
     assert processor.apply_chat_template(QUESTION) == "d"
     assert processor.apply_chat_template(QUESTION, "other") == "o"
+
+
+def test_media_given_twice_are_refused(processor, clip):
+    messages = [
+        {"role": "user", "content": [{"type": "video", "video": clip}, {"type": "text", "text": "?"}]}
+    ]
+    with pytest.raises(PromptError, match=r"videos are given in the messages \(1\) and as videos="):
+        processor.apply_chat_template(messages, tokenize=True, return_dict=True, videos=clip)

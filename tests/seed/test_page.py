@@ -9,7 +9,6 @@ Source: the page on LLaVA-NeXT-Video in the documentation of transformers 4.44 (
 from __future__ import annotations
 
 import http.server
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -122,7 +121,3 @@ def test_the_quantised_example_loads_4_bit_weights(run: Run) -> None:
 def test_the_flash_attention_example_says_what_is_missing(run: Run) -> None:
     with pytest.raises(ImportError, match=r"(?i)flash.?attention"):
         run("flash_attention.py")
-
-
-def test_the_examples_need_no_torchvision() -> None:
-    assert "torchvision" not in sys.modules

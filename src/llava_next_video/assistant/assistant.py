@@ -73,6 +73,7 @@ class VideoAssistant:
         device: str | None = None,
         dtype: str | None = None,
         quantize: str | None = None,
+        rope_factor: float | None = None,
         reference: bool = False,
         limits: Limits | None = None,
     ) -> VideoAssistant:
@@ -84,6 +85,8 @@ class VideoAssistant:
                 else the reference network answers.
             dtype: `float32`, `bfloat16`, `float16`; by default what the device computes fastest.
             quantize: `int8` for 8-bit weights and activations in the engine.
+            rope_factor: Stretch the context that many times (linear rope scaling), so that longer clips fit
+                a model that was trained on shorter ones; by default what the checkpoint says.
             reference: Answer with the reference network's `generate` instead of the engine.
             limits: How large a clip or picture may be.
 
@@ -94,7 +97,13 @@ class VideoAssistant:
         refuse_name(name)
         processor = LlavaNextVideoProcessor.from_pretrained(name)
         network = load_network(
-            name, processor, device=device, dtype=dtype, quantize=quantize, reference=reference
+            name,
+            processor,
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            rope_factor=rope_factor,
+            reference=reference,
         )
         return cls(network, processor, limits=limits)
 

@@ -15,7 +15,11 @@ import torch
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
 from llava_next_video.errors import CheckpointError, ConfigError, SamplingError
-from llava_next_video.model import LlavaNextVideoForConditionalGeneration
+from llava_next_video.model import (
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
+    with_rope_factor,
+)
 from llava_next_video.model.checkpoint import refuse_folder
 from llava_next_video.processing import LlavaNextVideoProcessor
 
@@ -42,6 +46,7 @@ def load_network(
     device: str | None,
     dtype: str | None,
     quantize: str | None,
+    rope_factor: float | None,
     reference: bool,
 ) -> Network:
     """The engine with the weights of that checkpoint, or the reference network itself.
@@ -60,7 +65,10 @@ def load_network(
         raise ConfigError(f"quantize={quantize!r} is the engine's, on a CPU; the reference network has none")
     usual = torch.float32 if place.type == "cpu" else "auto"
     numbers = TORCH[dtype] if dtype else usual
-    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, dtype=numbers)
+    config = LlavaNextVideoConfig.from_pretrained(name)
+    if rope_factor is not None:
+        config = with_rope_factor(config, rope_factor)
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, config=config, dtype=numbers)
     agree_on_placeholders(model, processor)
     tokens = len(processor.tokenizer)
     if reference:

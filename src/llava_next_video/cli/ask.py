@@ -61,6 +61,12 @@ def ask(
         str | None,
         typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
     ] = None,
+    rope_factor: Annotated[
+        float | None,
+        typer.Option(
+            help="Stretch the context that many times, for more frames.", show_default="checkpoint's"
+        ),
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Answer with the reference network instead of the engine.")
     ] = False,
@@ -90,7 +96,14 @@ def ask(
         "seed": seed,
     }
     refuse_options(options)
-    assistant = load_assistant(model, device=device, dtype=dtype, quantize=quantize, reference=reference)
+    assistant = load_assistant(
+        model,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
+        rope_factor=rope_factor,
+        reference=reference,
+    )
     answer = assistant.ask(media, question, frames=sampling, **options)
     typer.echo(json.dumps(as_record(answer, question), ensure_ascii=False) if as_json else answer.text)
     if usage:
@@ -151,6 +164,7 @@ def load_assistant(
     device: str | None = None,
     dtype: str | None = None,
     quantize: str | None = None,
+    rope_factor: float | None = None,
     reference: bool = False,
 ) -> VideoAssistant:
     """The assistant behind `--model`; one line on stderr while it loads."""
@@ -162,7 +176,14 @@ def load_assistant(
     typer.echo(f"loading {model}", err=True)
     from llava_next_video.assistant import VideoAssistant
 
-    return VideoAssistant.load(model, device=device, dtype=dtype, quantize=quantize, reference=reference)
+    return VideoAssistant.load(
+        model,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
+        rope_factor=rope_factor,
+        reference=reference,
+    )
 
 
 def quiet() -> None:

@@ -1,4 +1,4 @@
-"""Make and convert checkpoints."""
+"""Make checkpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from llava_next_video.errors import ConfigError
 
-convert = typer.Typer(help="Make and convert checkpoints.", no_args_is_help=True)
+convert = typer.Typer(help="Make checkpoints.", no_args_is_help=True)
 
 
 @convert.command(epilog="Example: `llava-next-video convert random --preset tiny /tmp/tiny`")

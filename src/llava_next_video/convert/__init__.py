@@ -1,4 +1,4 @@
-"""Weights from elsewhere, or from nowhere."""
+"""Checkpoints made from nothing but a shape."""
 
 from llava_next_video.convert.presets import PRESETS, Preset
 from llava_next_video.convert.random import Written, write_random

@@ -110,8 +110,19 @@ def is_batch(conversation: object) -> bool:
     )
 
 
-def sources(turns: Sequence[Sequence[Turn]], kind: type[Image] | type[Video]) -> list[object] | None:
-    """The media of that kind in the messages; None if there are none."""
+def sources(
+    turns: Sequence[Sequence[Turn]], kind: type[Image] | type[Video], *, beside: object
+) -> object | None:
+    """The media of that kind: those in the messages, or those handed over `beside` them; None without any.
+
+    Raises:
+        PromptError: Both are given.
+    """
     media = [part for conversation in turns for turn in conversation for part in turn.media]
-    given = [part.source for part in media if isinstance(part, kind) and part.source is not None]
-    return given or None
+    inside = [part.source for part in media if isinstance(part, kind) and part.source is not None]
+    if inside and beside is not None:
+        name = "images" if kind is Image else "videos"
+        raise PromptError(
+            f"{name} are given in the messages ({len(inside)}) and as {name}=; keep one of the two"
+        )
+    return inside or beside

@@ -270,8 +270,8 @@ class LlavaNextVideoProcessor:
         )
         inputs = self._inputs(
             prompts,
-            images if images is not None else sources(turns, Image),
-            videos if videos is not None else sources(turns, Video),
+            sources(turns, Image, beside=images),
+            sources(turns, Video, beside=videos),
             options,
         )
         return inputs if return_dict else inputs["input_ids"]

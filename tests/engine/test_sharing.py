@@ -83,6 +83,26 @@ def test_a_long_clip_never_stops_those_who_generate(model: Any) -> None:
         assert stream in {output.request_id for output in engine.step()}
 
 
+def test_the_first_of_many_clips_is_answered_before_the_last_is_encoded(model: Any) -> None:
+    engine = Engine.from_model(model, SMALL)
+    first = engine.add(prompt(clip(0, 24), words(1, 4)), SamplingOptions(max_new_tokens=1, ignore_eos=True))
+    for seed in range(1, 8):
+        engine.add(prompt(clip(seed, 24), words(1, 4)), SamplingOptions(max_new_tokens=1))
+    while first not in {output.request_id for output in engine.step()}:
+        pass
+    assert engine.encoder.frames < 3 * 24
+
+
+def test_prompts_that_fill_every_step_do_not_keep_media_from_being_encoded(model: Any) -> None:
+    engine = Engine.from_model(model, SMALL)
+    number = engine.add(prompt(clip(0, 16), words(1, 4)), SamplingOptions(max_new_tokens=1, ignore_eos=True))
+    done = False
+    for step in range(12):
+        engine.add(prompt(words(100 + step, 100)), SamplingOptions(max_new_tokens=1))
+        done = done or number in {output.request_id for output in engine.step()}
+    assert done
+
+
 def test_short_requests_do_not_starve_a_long_one(model: Any) -> None:
     engine = Engine.from_model(model, SMALL)
     long = engine.add(prompt(words(1, 800)), SamplingOptions(max_new_tokens=1, ignore_eos=True))

@@ -73,13 +73,6 @@ class CpuAttention:
         self._plans: dict[int | None, Plan] = {}
         self._slots = torch.empty(0, dtype=torch.long)
 
-    @staticmethod
-    def page_bytes(
-        layers: int, key_value_heads: int, head_width: int, page_tokens: int, dtype: torch.dtype
-    ) -> int:
-        """Memory of one page over all layers."""
-        return layers * 2 * key_value_heads * head_width * page_tokens * dtype.itemsize
-
     def begin(self, chunks: Sequence[Chunk]) -> None:
         """Look at the pages of the next step."""
         slots = [

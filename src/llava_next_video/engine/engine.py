@@ -49,13 +49,7 @@ class Engine:
         end_ids: frozenset[int],
         settings: EngineSettings,
     ) -> None:
-        page_bytes = CpuAttention.page_bytes(
-            len(decoder.layers),
-            decoder.key_value_heads,
-            decoder.head_width,
-            settings.page_tokens,
-            decoder.dtype,
-        )
+        page_bytes = decoder.page_bytes(settings.page_tokens)
         if settings.kv_bytes < page_bytes:
             raise CapacityError(
                 f"kv_bytes {settings.kv_bytes} hold no page of {page_bytes} bytes; raise kv_bytes"
@@ -88,6 +82,7 @@ class Engine:
         self._numbers = count()
         self._inbox: deque[Request] = deque()
         self._endings: deque[tuple[int, FinishReason]] = deque()
+        self._rested = False  # the last step encoded nothing, to compute prompts first
         self._known: dict[int, int] = {}  # answers still to come for each request
 
     @classmethod
@@ -202,8 +197,9 @@ class Engine:
             outputs = self._sort_out()
             self.scheduler.admit(pixels_ready)
             encoding = [request for request in self.scheduler.running if request.state is State.ENCODING]
-            for request, error in self.encoder.step(encoding):
-                outputs.append(self.scheduler.end(request, "error", error))
+            if self._encodes():
+                for request, error in self.encoder.step(encoding):
+                    outputs.append(self.scheduler.end(request, "error", error))
             chunks = self.scheduler.chunks()
             if chunks:
                 outputs += self.scheduler.advance(chunks, self.runner.run(chunks))
@@ -270,6 +266,14 @@ class Engine:
         )
         if not self.busy:
             assert not self.encoder.open_jobs, "a medium is half encoded for nobody"
+
+    def _encodes(self) -> bool:
+        """Whether this step encodes: not if prompts fill it, but then the next one does.
+
+        So the first of many requests is answered before the media of the last are encoded.
+        """
+        self._rested = not self._rested and self.scheduler.prompt_tokens_ready() >= self.settings.token_budget
+        return not self._rested
 
     def _sort_out(self) -> list[Output]:
         """Take in what arrived, and take out what was aborted or is too late."""

@@ -53,24 +53,24 @@ class Counters:
 
 
 def shares(budget: int, wants: Sequence[int]) -> list[int]:
-    """Splits a budget among wants in order of arrival: half to the oldest, the rest to the smallest first.
+    """Splits a budget among wants in order of arrival: half to the oldest, the rest to whoever needs least.
 
-    So the oldest always moves on, whatever comes after it, and a small want need not wait for a large one.
+    So the oldest always moves on, whatever comes after it; a small want need not wait for a large one; and
+    equal wants are met one after the other, not all at the very end.
 
     >>> shares(100, [500, 80, 10])
     [50, 40, 10]
-    >>> shares(100, [500]), shares(100, [20, 500])
-    ([100], [20, 80])
+    >>> shares(100, [20, 500]), shares(100, [80, 80])
+    ([20, 80], [80, 20])
     """
     given = [0] * len(wants)
-    if wants:
-        given[0] = min(wants[0], budget if len(wants) == 1 else (budget + 1) // 2)
+    if len(wants) > 1:
+        given[0] = min(wants[0], (budget + 1) // 2)
     left = budget - sum(given)
-    for index in sorted(range(1, len(wants)), key=lambda index: wants[index]):
-        given[index] = min(wants[index], left)
-        left -= given[index]
-    if wants:
-        given[0] += min(wants[0] - given[0], left)
+    for index in sorted(range(len(wants)), key=lambda index: wants[index] - given[index]):
+        more = min(wants[index] - given[index], left)
+        given[index] += more
+        left -= more
     return given
 
 
@@ -109,6 +109,10 @@ class Scheduler:
                 break
             self.waiting.remove(request)
             self._start(request, matched, wanted)
+
+    def prompt_tokens_ready(self) -> int:
+        """Tokens of prompts whose media are encoded, and which are still to be computed."""
+        return sum(r.remaining for r in self.running if r.state is State.RUNNING and not r.decoding)
 
     def chunks(self) -> list[Chunk]:
         """What to compute now; may send the newest requests back to wait when pages run out."""

@@ -1,4 +1,4 @@
-"""Pictures, upright and in RGB; animated ones as rows of frames."""
+"""Pictures, upright in RGB; animated ones as clips."""
 
 import io
 from functools import cache

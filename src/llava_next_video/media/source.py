@@ -1,9 +1,8 @@
 """Where media come from, and the hash of what is there."""
 
-import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from llava_next_video.errors import MediaError, MediaLimitError
+from llava_next_video.media.digest import digest_of
 from llava_next_video.media.fetch import FetchPolicy, is_url, open_url, short_url
 from llava_next_video.media.files import open_regular
 from llava_next_video.media.limits import Limits
@@ -35,11 +35,16 @@ Source = Still | Sequence[Still]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """An encoded source at its start, with the SHA-256 of its bytes."""
+    """An encoded source at its start; `digest` gives the SHA-256 of its bytes, and may have to wait."""
 
     file: io.BufferedIOBase
-    key: bytes
+    digest: Callable[[], bytes]
     name: str
+
+    @property
+    def key(self) -> bytes:
+        """The SHA-256 of the source."""
+        return self.digest()
 
 
 @contextmanager
@@ -65,10 +70,8 @@ def opened(source: Still, limits: Limits, policy: FetchPolicy) -> Iterator[Opene
             raise MediaError(f"{name}: the file is empty (0 bytes)")
         if size > limits.bytes:
             raise MediaLimitError(f"{name}: {size} bytes, and the limit is {limits.bytes}")
-        file.seek(0)
-        key = hashlib.file_digest(file, "sha256").digest()
-        file.seek(0)
-        yield Opened(file=file, key=key, name=name)
+        with digest_of(file, size) as digest:
+            yield Opened(file=file, digest=digest, name=name)
     except OSError as error:
         raise MediaError(f"{name}: {error.strerror or error}") from error
     finally:

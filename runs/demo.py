@@ -13,11 +13,11 @@ from rich.table import Table
 
 from llava_next_video import VideoAssistant
 from llava_next_video.cli.ask import quiet
-from llava_next_video.convert import PRESETS, write_random
 from llava_next_video.media import Sampling, contact_sheet, read_clip
 from llava_next_video.world import ask, caption, film, random_film, random_scene
 
 QUESTIONS = 3
+FAMILIES = frozenset({"colour", "shape", "direction", "action", "caption", "count"})
 
 
 def main() -> None:
@@ -31,13 +31,9 @@ def main() -> None:
     quiet()
     console.print(f"A new scene (seed {seed}): {clip}")
 
-    checkpoint = folder / "random"
-    write_random(checkpoint, PRESETS["tiny"])
-    console.print("The weights are random, as no trained checkpoint is at hand: expect nonsense.")
-    assistant = VideoAssistant.load(checkpoint)
-
-    questions = ask(scene, rng)[:QUESTIONS]
-    answers = list(assistant.ask_many([(clip, one.text) for one in questions], max_new_tokens=24))
+    assistant = VideoAssistant.load()
+    questions = ask(scene, rng, families=FAMILIES)[:QUESTIONS]
+    answers = list(assistant.ask_many([(clip, one.text) for one in questions], max_new_tokens=48))
     table = Table("question", "answer", "truth")
     for question, answer in zip(questions, answers, strict=True):
         table.add_row(question.text, answer.text, question.answer)

@@ -17,7 +17,12 @@ from os import PathLike
 from typing import cast
 
 from llava_next_video.assistant.answers import Answer, Prompt, Seen, Usage
-from llava_next_video.assistant.loading import load_network, options_from, refuse_name
+from llava_next_video.assistant.loading import (
+    default_checkpoint,
+    load_network,
+    options_from,
+    refuse_name,
+)
 from llava_next_video.assistant.reference import Network
 from llava_next_video.engine import Output, SamplingOptions, TokenLogprob
 from llava_next_video.errors import LlavaNextVideoError, PromptError
@@ -68,7 +73,7 @@ class VideoAssistant:
     @classmethod
     def load(
         cls,
-        name: str | PathLike[str],
+        name: str | PathLike[str] | None = None,
         *,
         device: str | None = None,
         dtype: str | None = None,
@@ -80,7 +85,8 @@ class VideoAssistant:
         """Load a checkpoint folder, or a checkpoint of the hub by its name.
 
         Args:
-            name: Folder or hub name.
+            name: Folder or hub name; by default the small checkpoint of the package, which knows shapes that
+                move and nothing else.
             device: A torch device; by default the first GPU, else the CPU. The engine runs on a CPU; anywhere
                 else the reference network answers.
             dtype: `float32`, `bfloat16`, `float16`; by default what the device computes fastest.
@@ -94,6 +100,7 @@ class VideoAssistant:
             CheckpointError: The folder is missing, incomplete, corrupt or unsafe.
             ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
         """
+        name = default_checkpoint() if name is None else name
         refuse_name(name)
         processor = LlavaNextVideoProcessor.from_pretrained(name)
         network = load_network(

@@ -6,6 +6,7 @@ import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -25,6 +26,11 @@ from llava_next_video.processing import LlavaNextVideoProcessor
 
 DType = Literal["float32", "bfloat16", "float16"]
 TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def default_checkpoint() -> Path:
+    """The folder of the small checkpoint that comes with the package; it knows the toy world only."""
+    return Path(str(resources.files("llava_next_video"))) / "checkpoint"
 
 
 def refuse_name(name: str | PathLike[str]) -> None:

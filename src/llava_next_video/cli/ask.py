@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("uniform", "linspace", "fps")
 MOST_FRAMES = 64
+TINY = (
+    "answering with the tiny checkpoint of the package, which knows moving shapes and nothing else; "
+    "name a real one with --model"
+)
 
 
 def ask(
@@ -32,7 +36,10 @@ def ask(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint folder, or name on the hub.", show_default="required")
+        str | None,
+        typer.Option(
+            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
+        ),
     ] = None,
     frames: Annotated[
         int | None,
@@ -169,11 +176,10 @@ def load_assistant(
 ) -> VideoAssistant:
     """The assistant behind `--model`; one line on stderr while it loads."""
     if model is None:
-        raise ConfigError(
-            "no model named; give --model FOLDER (`llava-next-video convert random FOLDER` makes one)"
-        )
+        typer.echo(TINY, err=True)
+    else:
+        typer.echo(f"loading {model}", err=True)
     quiet()
-    typer.echo(f"loading {model}", err=True)
     from llava_next_video.assistant import VideoAssistant
 
     return VideoAssistant.load(

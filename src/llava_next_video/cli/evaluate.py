@@ -13,14 +13,17 @@ from llava_next_video.cli.ask import load_assistant
 evaluate = typer.Typer(help="Examine a model.", no_args_is_help=True)
 
 
-@evaluate.command(epilog="Example: `llava-next-video evaluate world --model DIR --clips 200`")
+@evaluate.command(epilog="Example: `llava-next-video evaluate world --clips 200`")
 def world(
     clips: Annotated[int, typer.Option(help="Fresh clips to film and ask about.")] = 200,
     images: Annotated[int, typer.Option(help="Fresh pictures to draw and ask about.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the scenes; training uses others.")] = 990_000,
     frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint folder, or name on the hub.", show_default="required")
+        str | None,
+        typer.Option(
+            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the scores here (JSON).", show_default="nowhere")

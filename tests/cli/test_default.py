@@ -1,0 +1,60 @@
+"""Without --model the package's own checkpoint answers, and is right about simple scenes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llava_next_video import VideoAssistant
+from llava_next_video.assistant.loading import default_checkpoint
+from llava_next_video.evaluate import examine_world
+from llava_next_video.media import write_clip
+from llava_next_video.messages import Video
+
+
+@pytest.fixture(scope="module")
+def assistant() -> VideoAssistant:
+    return VideoAssistant.load()
+
+
+def test_the_file_is_small_enough_to_ship() -> None:
+    assert sum(file.stat().st_size for file in default_checkpoint().iterdir()) < 12 * 2**20
+
+
+def disc(colour: tuple[int, int, int], way: str, size: int = 120) -> np.ndarray:
+    """24 frames in which a drawn disc crosses a plain ground; not drawn by the toy world."""
+    rows, columns = np.mgrid[:size, :size]
+    frames = np.full((24, size, size, 3), 128, np.uint8)
+    for number, frame in enumerate(frames):
+        along = 30 + number * (size - 60) / 23
+        along = along if way in ("right", "down") else size - along
+        x, y = (along, size / 2) if way in ("left", "right") else (size / 2, along)
+        frame[(rows - y) ** 2 + (columns - x) ** 2 < 18**2] = colour
+    return frames
+
+
+def test_a_disc_that_the_world_did_not_draw_is_seen_to_move(
+    assistant: VideoAssistant, tmp_path: Path
+) -> None:
+    answers = [
+        assistant.ask(
+            Video(source=write_clip(tmp_path / f"{way}.mp4", disc((220, 30, 30), way), 12)),
+            "Which way does the red circle move?",
+            max_new_tokens=8,
+        ).text
+        for way in ("left", "right", "up", "down")
+    ]
+    assert answers == ["left", "right", "up", "down"]
+
+
+@pytest.mark.slow
+def test_what_the_shipped_checkpoint_knows_about_one_object_stays_known(assistant: VideoAssistant) -> None:
+    report = examine_world(assistant, clips=60, seed=random.Random("shipped").randrange(10**6))
+    one = report.scores["1 object"]
+    least = {"colour": 0.85, "shape": 0.95, "count": 0.85, "action": 0.7, "caption": 0.7}
+    assert {family: one[family].share >= share for family, share in least.items()} == dict.fromkeys(
+        least, True
+    )

@@ -1,8 +1,8 @@
 """Examine an exported folder on fresh clips: written as real files, read back, answered greedily.
 
 Every clip is written with a codec, read with `read_clip` and turned into pixels by the folder's own
-processor. All answers of one clip are judged in one packed pass, every word given the right words before it:
-all of them are right exactly when greedy decoding is. `--generate N` also asks `generate` N times and compares.
+processor. All answers of one clip are judged in one packed pass, every word given the right words before it;
+all of them are right exactly when greedy decoding is. `--generate N` asks `generate`, too, and compares.
 """
 
 import argparse

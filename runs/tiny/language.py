@@ -72,6 +72,17 @@ def stories(seen: Seen) -> tuple[Tensor, Tensor]:
     return classes.flatten(1, 3), numbers.flatten(1, 3)
 
 
+class Teller(nn.Module):
+    """The head that tells the story of each visual token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * KINDS + len(DOINGS) + NUMBERS)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.head(self.norm(hidden))
+
+
 class Follower(nn.Module):
     """Projector and the first layers, with a head that tells the story of each token."""
 
@@ -79,7 +90,7 @@ class Follower(nn.Module):
         super().__init__()
         language = network.model.language_model
         self.projector, self.layers = network.model.multi_modal_projector, language.layers[:DEPTH]
-        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * KINDS + len(DOINGS) + NUMBERS)
+        self.teller = Teller()
         self.start = nn.Parameter(torch.randn(1, HEAD_TOKENS, WIDTH) * 0.02)
         self.__dict__["network"] = network
 
@@ -89,7 +100,7 @@ class Follower(nn.Module):
         angles = self.network.model.language_model.rotary_emb(hidden, torch.arange(hidden.shape[1])[None])
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=angles)
-        return self.head(self.norm(hidden[:, HEAD_TOKENS:]))
+        return self.teller(hidden[:, HEAD_TOKENS:])
 
 
 def judge(said: Tensor, classes: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from clips import Source, embed, see
-from language import DEPTH
+from language import DEPTH, Teller, judge, stories
 from network import make_network
 from optimizer import MuonAdamW, schedule
 from score import score, table
 from text import UNKNOWN, Words, choose, logits_of, make_tokenizer, pack
+from torch import nn
 from torch.nn import functional
 
 
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=out / "language.pt")
     parser.add_argument("--out", type=Path, default=out / "sft.pt")
     parser.add_argument("--early", type=float, default=0.0, help="pace of the projector and the first layers")
+    parser.add_argument("--story", type=float, default=0.0, help="weight of the stories of visual tokens")
     parser.add_argument("--late", type=Path, help="take embeddings and later layers from this state")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -56,8 +58,12 @@ def main() -> None:
     network.model.multi_modal_projector.requires_grad_(given.stage == "align" or given.early > 0)
     network.model.image_newline.requires_grad_(True)
     tower = network.model.vision_tower.requires_grad_(False)
+    teller, heard = Teller(), {}
+    network.model.language_model.layers[DEPTH - 1].register_forward_hook(
+        lambda _, __, out: heard.update(hidden=out[0] if isinstance(out, tuple) else out)
+    )
     optimizer = MuonAdamW(
-        network,
+        nn.ModuleDict({"network": network, "teller_head": teller}),
         muon_lr=given.lr,
         adam_lr=given.lr / 4,
         slow=(*early, "projector"),
@@ -71,7 +77,7 @@ def main() -> None:
     check = random.Random("check")
     dice = torch.Generator().manual_seed(1)
     looks = [see(tower, check, dice, 16, pictures, (2, 12, 12, 3)) for pictures in (False,) * 6 + (True,) * 2]
-    begin, wall, step, last, losses, asked = time.process_time(), time.time(), 0, 0.0, [], 0
+    begin, wall, step, last, losses, asked, told = time.process_time(), time.time(), 0, 0.0, [], 0, ""
     while (done := progress(begin, wall, given.minutes, given.wall)) < 1:
         seen = sources[rng.random() < given.pictures].next()
         visual = embed(network, seen)
@@ -80,7 +86,13 @@ def main() -> None:
         loss = functional.cross_entropy(
             logits_of(network, words, visual, text), text.labels[text.labels != UNKNOWN]
         )
-        loss.backward()
+        total = loss
+        if given.story and not seen.columns:
+            hidden = heard["hidden"][:, len(words.head) : len(words.head) + visual.shape[1]]
+            story, unexplained, right = judge(teller(hidden), *stories(seen))
+            told = f"doing {right:.2f} moved {unexplained[:2].mean():.2f}"
+            total = loss + given.story * story
+        total.backward()
         optimizer.step(schedule(done, cool=given.cool))
         step += 1
         losses.append(loss.item())
@@ -89,7 +101,7 @@ def main() -> None:
             spent = time.process_time() - begin
             recent = sum(losses[-50:]) / 50
             print(
-                f"{spent / 60:.1f} min step {step} loss {recent:.4f} {asked / spent:.0f} questions/s",
+                f"{spent / 60:.1f} min step {step} loss {recent:.4f} {asked / spent:.0f} questions/s {told}",
                 flush=True,
             )
         if done - last > 0.16:

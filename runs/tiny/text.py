@@ -17,8 +17,8 @@ VOCABULARY, END, UNKNOWN = 768, 2, -100
 # How eagerly a family is taken when not all questions fit: what is learnt late is asked often.
 EAGERNESS = {
     "choice": 1.2, "count": 0.35, "existence": 0.6, "shape": 0.4, "colour": 0.5, "yes or no": 0.8,
-    "caption": 0.9, "detailed caption": 0.25, "action": 2.0, "direction": 2.0, "position": 1.8, "order": 2.0, "who": 1.5,
-    "place": 1.5, "size": 1.0, "pattern": 2.5,
+    "caption": 0.9, "detailed caption": 0.25, "action": 2.0, "direction": 2.0, "position": 1.8,
+    "order": 2.0, "who": 1.5, "place": 1.5, "size": 1.0, "pattern": 2.5,
 }  # fmt: skip
 
 

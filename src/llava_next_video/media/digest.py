@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 
+from llava_next_video.media.view import on_disk
+
 _CHUNK = 1 << 20
 # Below this a thread costs more than it saves.
 _WORTH_A_THREAD = 8 << 20
@@ -21,7 +23,7 @@ def digest_of(file: io.BufferedIOBase, size: int) -> Iterator[Callable[[], bytes
     it to the decoder. Leaving the block stops the thread.
     """
     file.seek(0)
-    if size < _WORTH_A_THREAD or not hasattr(os, "pread") or not _on_disk(file):
+    if size < _WORTH_A_THREAD or not on_disk(file):
         key = hashlib.file_digest(file, "sha256").digest()
         file.seek(0)
         yield lambda: key
@@ -33,13 +35,6 @@ def digest_of(file: io.BufferedIOBase, size: int) -> Iterator[Callable[[], bytes
             yield digest.result
         finally:
             enough.set()
-
-
-def _on_disk(file: io.BufferedIOBase) -> bool:
-    try:
-        return file.fileno() >= 0
-    except OSError:  # io.UnsupportedOperation is one: the file is in memory
-        return False
 
 
 def _read_through(descriptor: int, enough: Event) -> bytes:

@@ -1,6 +1,7 @@
 """Decoded frames become upright RGB rows of one array."""
 
 import struct
+import threading
 from typing import cast
 
 import av
@@ -42,14 +43,15 @@ def turned(pixels: Pixels, matrix: bytes | None) -> UInt8[np.ndarray, "upright_h
 class Roll:
     """One preallocated array that decoded frames are written into, each once, upright and in RGB.
 
-    The first frame sets the size; frames of another size (a stream may change it) are scaled to it.
+    The first frame sets the size; frames of another size (a stream may change it) are scaled to it. Once it
+    is there, several threads may write.
     """
 
     def __init__(self, slots: int, name: str, limits: Limits) -> None:
         self._slots = slots
         self._name = name
         self._limits = limits
-        self._reformatter = VideoReformatter()
+        self._own = threading.local()  # a reformatter is one thread's
         self._coded: Size | None = None
         self._matrix: bytes | None = None
         self.frames: Frames | None = None
@@ -71,8 +73,10 @@ class Roll:
     def _rgb(self, frame: av.VideoFrame) -> Pixels:
         assert self._coded is not None
         height, width = self._coded
+        if not hasattr(self._own, "reformatter"):
+            self._own.reformatter = VideoReformatter()
         try:
-            rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24")
+            rgb = self._own.reformatter.reformat(frame, width=width, height=height, format="rgb24")
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(
                 f"{self._name}: pixel format {frame.format.name} cannot be shown as RGB"

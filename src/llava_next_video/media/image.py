@@ -1,12 +1,23 @@
 """Pictures, upright in RGB; animated ones as clips."""
 
 import io
-from functools import cache
 from typing import IO, cast
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from llava_next_video.errors import MediaError, MediaLimitError
 from llava_next_video.media.clip import Clip, clip_of, empty_frames
@@ -15,8 +26,19 @@ from llava_next_video.media.limits import Limits
 from llava_next_video.media.sampling import Sampling
 from llava_next_video.size import Size
 
-# Formats that Pillow decodes by itself; it would hand EPS to Ghostscript, and a file says itself what it is.
-_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+# Formats that Pillow decodes by itself (it would hand EPS to Ghostscript). Their readers are imported by
+# name, because `Image.init` imports all forty.
+_READERS = {
+    "PNG": PngImagePlugin,
+    "JPEG": JpegImagePlugin,
+    "GIF": GifImagePlugin,
+    "WEBP": WebPImagePlugin,
+    "BMP": BmpImagePlugin,
+    "TIFF": TiffImagePlugin,
+    "PPM": PpmImagePlugin,
+    "AVIF": AvifImagePlugin,
+}
+_FORMATS = tuple(form for form in _READERS if form in Image.OPEN)
 # Several pictures in a JPEG (depth, gain map) or TIFF (pages) are no film.
 _ANIMATED = {"GIF", "WEBP", "PNG", "AVIF"}
 # What browsers show for frames that claim to last no time at all.
@@ -32,7 +54,7 @@ def open_picture(file: io.BufferedIOBase, name: str, limits: Limits) -> Image.Im
     """
     file.seek(0)
     try:
-        image = Image.open(cast(IO[bytes], file), formats=_known_formats())
+        image = Image.open(cast(IO[bytes], file), formats=_FORMATS)
     except UnidentifiedImageError:
         return None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -44,13 +66,6 @@ def open_picture(file: io.BufferedIOBase, name: str, limits: Limits) -> Image.Im
             f"{name}: {image.width}x{image.height} pixels, and the limit is {limits.pixels} pixels"
         )
     return image
-
-
-@cache
-def _known_formats() -> tuple[str, ...]:
-    """Those that this build of Pillow has."""
-    Image.init()
-    return tuple(form for form in _FORMATS if form in Image.OPEN)
 
 
 def is_animated(image: Image.Image) -> bool:

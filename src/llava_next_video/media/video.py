@@ -1,9 +1,13 @@
 """A video file as a clip: open, count, choose, decode."""
 
+import io
+from bisect import bisect_left
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import accumulate
 
 import av
 import numpy as np
@@ -13,12 +17,13 @@ from av.video.stream import VideoStream
 from llava_next_video.errors import MediaError, MediaLimitError
 from llava_next_video.media.clip import Clip, clip_of
 from llava_next_video.media.clock import Clock, clock_of, steady_clock
-from llava_next_video.media.decode import PlannedDecoder, plan, whole_frames
+from llava_next_video.media.decode import PlannedDecoder, Run, plan, whole_frames
 from llava_next_video.media.frames import Roll
 from llava_next_video.media.index import NO_TIME, PacketIndex, index_packets
 from llava_next_video.media.limits import Limits
 from llava_next_video.media.sampling import Sampling
 from llava_next_video.media.source import Opened
+from llava_next_video.media.view import second_view
 
 # Demuxers that read one file and nothing else. FFmpeg also has playlists and scripts (hls, dash, concat)
 # that open other files and addresses, whatever the file is called. The audio ones are here so that a
@@ -28,6 +33,8 @@ _FORMATS = (
     "yuv4mpegpipe,mp3,wav,flac,aac"
 )
 _EXPECTED = "expected a clip such as mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv or ogv"
+# Packets to decode below which a second thread, which opens the file again, costs more than it saves.
+_WORTH_A_THREAD = 120
 # The first pass counts; the second reads, if the count was not the expected one.
 _MOST_PASSES = 2
 # What a stream without any rate is taken to run at, as FFmpeg takes it for bare H.264.
@@ -73,11 +80,55 @@ def _read_planned(
     clock.check(source.name, limits)
     indices = clock.choose(sampling)
     roll = Roll(len(indices), source.name, limits)
+    runs = plan(index, index.shown[indices].tolist())
+    whole, decoded = _decode_runs(container, stream, index, runs, roll, source, limits)
+    return _filled(roll, clock, indices, source, sampling) if whole else None, decoded
+
+
+def _decode_runs(
+    container: InputContainer,
+    stream: VideoStream,
+    index: PacketIndex,
+    runs: list[Run],
+    roll: Roll,
+    source: Opened,
+    limits: Limits,
+) -> tuple[bool, int]:
+    """Write the frames of all runs into the roll, a long plan on two threads; and how many were decoded.
+
+    Runs start at key frames, so they know nothing of each other. The first run is decoded before the second
+    thread starts: its first frame sets the size of the roll.
+    """
     decoder = PlannedDecoder(container, stream, index)
-    for run in plan(index, index.shown[indices].tolist()):
-        if not decoder.decode(run, roll):
-            return None, decoder.frames_decoded
-    return _filled(roll, clock, indices, source, sampling), decoder.frames_decoded
+
+    def here(mine: list[Run]) -> bool:
+        return all(decoder.decode(run, roll) for run in mine)
+
+    def beside(file: io.BufferedIOBase, others: list[Run]) -> tuple[bool, int]:
+        view = replace(source, file=file)
+        with _opened_stream(view, limits) as (its_container, its_stream):
+            helper = PlannedDecoder(its_container, its_stream, index)
+            return all(helper.decode(run, roll) for run in others), helper.frames_decoded
+
+    half = _half(runs)
+    view = second_view(source.file) if half else None
+    if view is None:
+        return here(runs), decoder.frames_decoded
+    if not here(runs[:1]):
+        return False, decoder.frames_decoded
+    with view, ThreadPoolExecutor(1, thread_name_prefix="decoder") as threads:
+        second = threads.submit(beside, view, runs[half:])
+        whole = here(runs[1:half])
+        others_whole, others_decoded = second.result()
+    return whole and others_whole, decoder.frames_decoded + others_decoded
+
+
+def _half(runs: list[Run]) -> int:
+    """The run from which a second thread should take over; 0 if all are too short to share."""
+    packets = list(accumulate(run.stop - run.start + 1 for run in runs))
+    if len(runs) < 3 or packets[-1] < _WORTH_A_THREAD:
+        return 0
+    return min(max(2, bisect_left(packets, packets[-1] / 2) + 1), len(runs) - 1)
 
 
 def _read_straight(

@@ -230,20 +230,22 @@ def questions(model: Any) -> dict[str, Any]:
 
 
 def sixteen(model: Any) -> dict[str, Any]:
-    """Sixteen requests about different clips at once, against one batch of sixteen in transformers."""
+    """Sixteen requests about different clips at once, against transformers' batches.
+
+    Transformers runs batches of four: one of sixteen needs more than 20 GB. The engine takes all sixteen.
+    """
     prompts = [question(clip, clip) for clip in range(16)]
     figures: dict[str, Any] = {}
+    figures["transformers_batch_of_4"] = peer = by_transformers(model, prompts[:4])
+    peer["tokens_per_s"] = 4 * NEW_TOKENS / peer["total_s"]
+    print(peer, flush=True)
     for quantize in ("int8", "none"):
-        figures[f"engine_{quantize}"] = by_engine(warm(fresh(model, quantize)), prompts)
-        gc.collect()
-    figures["transformers_batch"] = peer = by_transformers(model, prompts)
-    for name in ("engine_none", "engine_int8", "transformers_batch"):
-        figures[name]["tokens_per_s"] = 16 * NEW_TOKENS / figures[name]["total_s"]
-    for quantize in ("none", "int8"):
+        figures[f"engine_{quantize}"] = found = by_engine(warm(fresh(model, quantize)), prompts)
+        found["tokens_per_s"] = 16 * NEW_TOKENS / found["total_s"]
         for seconds in ("total_s", "total_cpu_s"):
-            figures[f"times_faster_{quantize}_{seconds}"] = (
-                peer[seconds] / figures[f"engine_{quantize}"][seconds]
-            )
+            found[f"times_faster_{seconds}"] = 4 * peer[seconds] / found[seconds]
+        print(quantize, found, flush=True)
+        gc.collect()
     return figures
 
 

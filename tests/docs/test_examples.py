@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).parent.parent.parent / "src"
 # In a process of its own: behind the tests' shape checks doctest takes our functions for somebody else's.
 PROGRAM = """
@@ -14,6 +16,7 @@ sys.exit(", ".join(name for name, done in tried.items() if done.failed or not do
 """
 
 
+@pytest.mark.slow
 def test_the_examples_of_every_module_give_what_they_say() -> None:
     modules = [
         ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")

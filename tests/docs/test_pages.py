@@ -32,6 +32,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, square_clip: Path, tin
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_map_and_the_command_reference_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
     with pytest.raises(SystemExit) as ended:
@@ -49,6 +50,7 @@ def commands() -> list[str]:
     return [line.partition("  #")[0].strip() for line in lines if line.startswith("llava-next-video ")]
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands()
     for command in commands():

@@ -44,7 +44,7 @@ def filmed(count: int) -> Iterator[np.ndarray]:
         )
     landscape = landscape.clip(0, 255).astype(np.uint8)
     disc = ((np.indices((140, 140)) - 70.0) ** 2).sum(0) < 70**2
-    noise = random.normal(0, 2.4, (height, width, 1)).round().astype(np.int16)
+    noise = random.normal(0, 2.2, (height, width, 1)).round().astype(np.int16)
     for number in range(count):
         top = int(120 + 119 * np.cos(number / 211))
         left = int(240 + 239 * np.sin(number / 337))

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -209,3 +211,40 @@ def test_many_threads_may_read_at_once(film, straight: Straight) -> None:
     with ThreadPoolExecutor(8) as threads:
         clips = list(threads.map(read_clip, paths))
     assert all(equal(clip, straight(path)) for clip, path in zip(clips, paths, strict=True))
+
+
+def test_a_long_plan_is_decoded_on_two_threads_to_the_same_pixels(
+    film, straight: Straight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Groups of 24 without B-frames: 16 of 480 frames lie 0, 6, 12 and 18 packets behind a key frame.
+    path = film(count=480, gop=24, options={"preset": "ultrafast", "sc_threshold": "0"})
+    threads: list[str] = []
+    reads = os.pread
+
+    def noted(descriptor: int, size: int, at: int) -> bytes:
+        threads.append(threading.current_thread().name)
+        return reads(descriptor, size, at)
+
+    monkeypatch.setattr(os, "pread", noted)
+    assert work_of(path, Sampling(frames=16)) == (4 * (1 + 7 + 13 + 19), False)
+    assert any(name.startswith("decoder") for name in threads)
+    for source in (path, path.read_bytes()):
+        clip = read_clip(source, Sampling(frames=16))
+        assert clip.indices == tuple(range(0, 480, 30))
+        assert equal(clip, straight(path))
+
+
+def test_damage_that_the_second_thread_meets_is_not_shown(film, tmp_path: Path) -> None:
+    path = film(count=480, gop=24, options={"preset": "ultrafast", "sc_threshold": "0"})
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        place = next(
+            p.pos for p in packets if p.pts == packets[0].pts + 15 * (packets[30].pts - packets[0].pts)
+        )
+    data = bytearray(path.read_bytes())
+    data[place + 8 : place + 200] = bytes(192)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    clip = read_clip(tmp_path / "damaged.mp4", Sampling(frames=16))
+    whole = read_clip(path, Sampling(frames=480))
+    assert clip.frame_count < 480
+    assert all(any((frame == other).all() for other in whole.frames) for frame in clip.frames)

@@ -26,6 +26,7 @@ def test_questions_about_one_new_clip_encode_and_compute_it_once(model: Any) -> 
         assert list(answer.ids) == reference(model, inputs, 8)
 
 
+@pytest.mark.slow
 def test_a_clip_behind_different_words_is_encoded_once(model: Any) -> None:
     engine = Engine.from_model(model, SMALL)
     engine.generate([prompt(words(s, 4), clip(1, 5), words(s, 3)) for s in range(4)])

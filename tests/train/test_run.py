@@ -46,6 +46,7 @@ def changed(folder: Path, checkpoint: Path) -> set[str]:
     return {key.split(".")[0] for key in before if not before[key].equal(after[key])}
 
 
+@pytest.mark.slow
 def test_align_tunes_the_projector_alone(recipe: Path, checkpoint: Path) -> None:
     lines: list[str] = []
     trained = run_training(recipe, "align", ["learning.steps=2"], report=lines.append)
@@ -58,6 +59,7 @@ def test_align_tunes_the_projector_alone(recipe: Path, checkpoint: Path) -> None
     LlavaNextVideoProcessor.from_pretrained(trained.folder)
 
 
+@pytest.mark.slow
 def test_sft_tunes_all_parts_and_tells_how_it_went(recipe: Path, checkpoint: Path, tmp_path: Path) -> None:
     settings = ["learning.batch=12", "learning.steps=3", "saving.every=100", "saving.log_every=2"]
     trained = run_training(recipe, "sft", settings)
@@ -302,6 +304,7 @@ def test_what_cannot_be_done_is_one_sentence(
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_used_stop_a_run_unless_they_may_be_dropped(
     recipe: Path, tmp_path: Path, media: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_written_world_is_llava_json_whose_media_exist(tmp_path):
         assert sum(f"<{kind}>" in turn["value"] for turn in spoken) == 1
 
 
+@pytest.mark.slow
 def test_a_longer_world_begins_with_the_shorter_one(tmp_path):
     short = json.loads(write_world(tmp_path / "a", clips=1, images=0, seed=7).read_text())
     long = json.loads(write_world(tmp_path / "b", clips=2, images=0, seed=7).read_text())

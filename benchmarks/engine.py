@@ -232,7 +232,7 @@ def questions(model: Any) -> dict[str, Any]:
 def sixteen(model: Any) -> dict[str, Any]:
     """Sixteen requests about different clips at once, against transformers' batches.
 
-    Transformers runs batches of four: one of sixteen needs more than 20 GB. The engine takes all sixteen.
+    Transformers runs batches of four, to bound its memory. The engine takes all sixteen.
     """
     prompts = [question(clip, clip) for clip in range(16)]
     figures: dict[str, Any] = {}

@@ -62,6 +62,7 @@ def test_a_medium_that_hangs_or_crashes_is_one_error_and_the_next_one_works(fold
         assert isinstance(decoder.read(Video(source=str(folder)), FOUR), Clip)
 
 
+@pytest.mark.slow
 def test_a_child_is_replaced_after_its_share_of_media(folder: Path) -> None:
     with Decoder(recycle_after=2) as decoder:
         children = []
@@ -80,6 +81,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         decoder.read(Video(source=str(path)), FOUR)
 
 
+@pytest.mark.slow
 def test_a_decoder_can_be_handed_to_another_process(folder: Path) -> None:
     with Decoder() as decoder:
         decoder.read(Image(source=str(folder / "0.png")), FOUR)

@@ -41,6 +41,7 @@ def test_the_map_and_the_command_reference_are_current(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0][:60])
+@pytest.mark.slow
 def test_the_readmes_python_runs(code: str, desk: Path) -> None:
     exec(compile(code, "README.md", "exec"), {})
 

@@ -114,6 +114,7 @@ def agree(model: Any, seed: int) -> int:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 def test_a_random_mix_gives_the_ids_of_generate(model: Any, seed: int) -> None:
     agree(model, seed)
 

@@ -234,6 +234,7 @@ def test_a_long_plan_is_decoded_on_two_threads_to_the_same_pixels(
         assert equal(clip, straight(path))
 
 
+@pytest.mark.slow
 def test_damage_that_the_second_thread_meets_is_not_shown(film, tmp_path: Path) -> None:
     path = film(count=480, gop=24, options={"preset": "ultrafast", "sc_threshold": "0"})
     with av.open(str(path)) as container:

@@ -2,5 +2,6 @@
 
 from llava_next_video.assistant.answers import Answer, Usage
 from llava_next_video.assistant.assistant import VideoAssistant
+from llava_next_video.assistant.thread import EngineThread, Ticket
 
-__all__ = ["Answer", "Usage", "VideoAssistant"]
+__all__ = ["Answer", "EngineThread", "Ticket", "Usage", "VideoAssistant"]

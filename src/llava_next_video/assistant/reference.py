@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from transformers import GenerationConfig
 
-from llava_next_video.engine import FinishReason, Output, SamplingOptions, Timings
+from llava_next_video.engine import FinishReason, Load, Output, SamplingOptions, Timings
 from llava_next_video.errors import ConfigError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
@@ -45,6 +45,9 @@ class Network(Protocol):
     def abort(self, request_id: int) -> bool:
         """End a request that nobody waits for; gives whether it was still there."""
 
+    def load(self) -> Load:
+        """What it is doing, and what it did since it was made."""
+
 
 @dataclass(slots=True, kw_only=True)
 class _Request:
@@ -66,6 +69,9 @@ class ReferenceNetwork:
     pad_token_id: int
     _queue: deque[_Request] = field(default_factory=deque)
     _numbers: count[int] = field(default_factory=count)
+    _prompt_tokens: int = 0
+    _generated_tokens: int = 0
+    _finished: int = 0
 
     @property
     def busy(self) -> bool:
@@ -98,6 +104,7 @@ class ReferenceNetwork:
             return [self._end(request, request.ending)]
         if request.ids is None:
             request.timings.started_s = time.monotonic()
+            self._prompt_tokens += len(request.inputs.ids)
             request.ids = answer_ids(
                 self.model, request.inputs, self._config(request.options), seed=request.options.seed
             )
@@ -109,6 +116,7 @@ class ReferenceNetwork:
         if not request.written:
             request.timings.first_token_s = time.monotonic()
         request.written += 1
+        self._generated_tokens += 1
         return [_output(request, (token,), None)]
 
     def stop(self, request_id: int) -> bool:
@@ -118,6 +126,25 @@ class ReferenceNetwork:
     def abort(self, request_id: int) -> bool:
         """End a request with reason "abort"."""
         return self._mark(request_id, "abort")
+
+    def load(self) -> Load:
+        """What it is doing, and what it did since it was made; it has neither pages nor kept features."""
+        running = sum(request.ids is not None for request in self._queue)
+        return Load(
+            waiting=len(self._queue) - running,
+            running=running,
+            pages=0,
+            pages_used=0,
+            pages_cached=0,
+            features_in_use=0,
+            feature_bytes_idle=0,
+            preemptions=0,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=0,
+            generated_tokens=self._generated_tokens,
+            frames=0,
+            finished=self._finished,
+        )
 
     def _mark(self, request_id: int, reason: FinishReason) -> bool:
         for request in self._queue:
@@ -131,6 +158,7 @@ class ReferenceNetwork:
         if request.ids is not None:
             request.ids.close()
         request.timings.finished_s = time.monotonic()
+        self._finished += 1
         return _output(request, (), reason)
 
     def _config(self, options: SamplingOptions) -> GenerationConfig:

@@ -81,8 +81,8 @@ class Brittle:
     def busy(self) -> bool:
         return self.network.busy
 
-    def add(self, inputs: ModelInputs, options: SamplingOptions) -> int:
-        return self.network.add(inputs, options)
+    def add(self, inputs: ModelInputs, options: SamplingOptions, *, salt: bytes = b"") -> int:
+        return self.network.add(inputs, options, salt=salt)
 
     def stop(self, request_id: int) -> bool:
         return self.network.stop(request_id)
@@ -298,3 +298,14 @@ def test_a_program_that_ends_in_mid_answer_ends_well(tiny_checkpoint: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr
+
+
+def test_a_prompt_is_reused_only_under_the_salt_that_it_came_with(thread: EngineThread) -> None:
+    def cached(salt: bytes) -> int:
+        heard = Heard()
+        thread.submit(prompt(7, length=200), up_to(1), heard, salt=salt)
+        return heard.end().cached_tokens
+
+    assert cached(b"a") == 0
+    assert cached(b"a") > 0
+    assert cached(b"b") == 0

@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from llava_next_video.data.decoder import Decoder
 from llava_next_video.data.record import Slice
 from llava_next_video.errors import MediaError
-from llava_next_video.media import Clip, Picture, Sampling
+from llava_next_video.media import Clip, FetchPolicy, Picture, Sampling
 from llava_next_video.messages import Image, Video
 
 FOUR = Sampling(frames=4)
@@ -103,3 +103,14 @@ def test_a_medium_inside_an_archive_is_read_in_place(folder: Path, tmp_path: Pat
         assert np.asarray(picture.image)[0, 0].tolist() == [3, 0, 0]
         with pytest.raises(MediaError, match=r"000\.png in .*shard\.tar: \d+ bytes left of 9999999"):
             decoder.read(Image(source=Slice(size=9_999_999, **place)), FOUR)
+
+
+def test_the_child_fetches_what_the_policy_allows_and_nothing_else(folder: Path) -> None:
+    there = Image(source=(folder / "2.png").as_uri())
+    with Decoder(policy=FetchPolicy(folders=(folder,))) as decoder:
+        assert isinstance(decoder.read(there, FOUR), Picture)
+    with (
+        Decoder(policy=FetchPolicy(schemes=frozenset({"data"}))) as decoder,
+        pytest.raises(MediaError, match="file URLs are not allowed here"),
+    ):
+        decoder.read(there, FOUR)

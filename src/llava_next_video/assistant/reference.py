@@ -33,8 +33,11 @@ class Network(Protocol):
     def busy(self) -> bool:
         """Whether some request waits or runs."""
 
-    def add(self, inputs: ModelInputs, options: SamplingOptions) -> int:
-        """Queue a prompt; gives the id under which its outputs come."""
+    def add(self, inputs: ModelInputs, options: SamplingOptions, *, salt: bytes = b"") -> int:
+        """Queue a prompt; gives the id under which its outputs come.
+
+        What is computed for it is shared only with prompts of equal `salt`.
+        """
 
     def step(self) -> list[Output]:
         """Do some work; gives what is new."""
@@ -78,8 +81,8 @@ class ReferenceNetwork:
         """Whether some request waits or runs."""
         return bool(self._queue)
 
-    def add(self, inputs: ModelInputs, options: SamplingOptions) -> int:
-        """Queue a prompt.
+    def add(self, inputs: ModelInputs, options: SamplingOptions, *, salt: bytes = b"") -> int:
+        """Queue a prompt; nothing is shared among prompts, whatever their `salt`.
 
         Raises:
             ConfigError: An option that `generate` does not know.

@@ -104,7 +104,9 @@ class EngineThread:
         with self._changed:
             return not self._closing and self._over is None
 
-    def submit(self, inputs: ModelInputs, options: SamplingOptions, tell: Tell) -> Ticket:
+    def submit(
+        self, inputs: ModelInputs, options: SamplingOptions, tell: Tell, *, salt: bytes = b""
+    ) -> Ticket:
         """Hand in a request; returns at once.
 
         Args:
@@ -113,6 +115,7 @@ class EngineThread:
             tell: Hears each output of the request, in the engine's thread, between two steps. It must be
                 quick (put the output into a queue): whatever time it takes, every other request waits. Once
                 it raises, its request is aborted and hears no more.
+            salt: What the network computed is shared only among requests with equal salt.
 
         Raises:
             LlavaNextVideoError: The thread was closed, or the network crashed.
@@ -123,7 +126,7 @@ class EngineThread:
             if self._closing or self._over is not None:
                 raise LlavaNextVideoError(self._over or CLOSED)
             self._open.add(request)
-            self._inbox.append(partial(self._add, request, inputs, options))
+            self._inbox.append(partial(self._add, request, inputs, options, salt))
             self._changed.notify()
         return Ticket(request, self._end)
 
@@ -185,9 +188,9 @@ class EngineThread:
                 promise.set_result(figures)
             self._reports.clear()
 
-    def _add(self, request: _Request, inputs: ModelInputs, options: SamplingOptions) -> None:
+    def _add(self, request: _Request, inputs: ModelInputs, options: SamplingOptions, salt: bytes) -> None:
         try:
-            request.number = self.network.add(inputs, options)
+            request.number = self.network.add(inputs, options, salt=salt)
         except Exception as error:
             request.refusal = error
             known = isinstance(error, LlavaNextVideoError)

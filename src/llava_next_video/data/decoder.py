@@ -15,7 +15,16 @@ from typing import cast
 
 from llava_next_video.data.record import Slice, source_name
 from llava_next_video.errors import LlavaNextVideoError, MediaError
-from llava_next_video.media import Clip, Limits, Picture, Sampling, Source, read_clip, read_image
+from llava_next_video.media import (
+    Clip,
+    FetchPolicy,
+    Limits,
+    Picture,
+    Sampling,
+    Source,
+    read_clip,
+    read_image,
+)
 from llava_next_video.messages import Image, Video
 
 Decoded = Clip | Picture
@@ -32,11 +41,17 @@ class Decoder:
     """
 
     def __init__(
-        self, *, timeout_s: float = 60.0, limits: Limits | None = None, recycle_after: int = 500
+        self,
+        *,
+        timeout_s: float = 60.0,
+        limits: Limits | None = None,
+        policy: FetchPolicy | None = None,
+        recycle_after: int = 500,
     ) -> None:
         self.timeout_s = timeout_s
         self.recycle_after = recycle_after
         self._limits = limits or Limits()
+        self._policy = policy or FetchPolicy()
         self._child: subprocess.Popen[bytes] | None = None
         self._line: Connection | None = None
         self._owner = 0
@@ -51,7 +66,7 @@ class Decoder:
         name = source_name(medium.source)
         line = self._connected()
         try:
-            line.send((medium, sampling, self._limits))
+            line.send((medium, sampling, self._limits, self._policy))
             if not line.poll(self.timeout_s):
                 self.close()
                 raise MediaError(f"{name}: not decoded within {self.timeout_s:g} s; the decoder was stopped")
@@ -107,18 +122,20 @@ def serve(descriptor: int) -> None:
     line = Connection(descriptor)
     while True:
         try:
-            medium, sampling, limits = line.recv()
+            wanted = line.recv()
         except EOFError:
             return
-        line.send(_decoded(medium, sampling, limits))
+        line.send(_decoded(*wanted))
 
 
-def _decoded(medium: Image | Video, sampling: Sampling, limits: Limits) -> Decoded | LlavaNextVideoError:
+def _decoded(
+    medium: Image | Video, sampling: Sampling, limits: Limits, policy: FetchPolicy
+) -> Decoded | LlavaNextVideoError:
     try:
         source = cast(Source, medium.source.read() if isinstance(medium.source, Slice) else medium.source)
         if isinstance(medium, Video):
-            return read_clip(source, sampling, limits)
-        return read_image(source, limits)
+            return read_clip(source, sampling, limits, policy=policy)
+        return read_image(source, limits, policy=policy)
     except LlavaNextVideoError as error:
         return type(error)(str(error))
     except Exception as error:  # The outermost wall: one clip of a million; the caller counts and names it.

@@ -8,6 +8,7 @@ from llava_next_video.media.read import is_clip, read_clip, read_image
 from llava_next_video.media.sampling import Sampling, moments
 from llava_next_video.media.sheet import contact_sheet
 from llava_next_video.media.source import Source
+from llava_next_video.media.thumbnail import thumbnails
 
 __all__ = [
     "Clip",
@@ -23,5 +24,6 @@ __all__ = [
     "moments",
     "read_clip",
     "read_image",
+    "thumbnails",
     "write_clip",
 ]

@@ -44,6 +44,29 @@ def test_frames_may_come_from_an_iterator_and_give_the_same_file(tmp_path: Path)
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "h264"), ("mkv", "h264"), ("webm", "vp9"), ("avi", "mpeg4")]
+)
+def test_the_same_frames_give_the_same_bytes_every_time(suffix: str, codec: str, tmp_path: Path) -> None:
+    # Frames and size for which x264, left to itself, gave six files in sixty runs.
+    noise = np.random.default_rng(0).integers(0, 256, (18, 16, 3), dtype=np.uint8)
+    mosaic = np.kron(noise, np.ones((8, 8, 1), np.uint8))
+    frames = np.stack([mosaic[shift : shift + 72, shift : shift + 96] for shift in range(24)])
+    files = set()
+    for _ in range(10):
+        junk = np.random.default_rng().integers(0, 256, 100_000, dtype=np.uint8)  # other memory each time
+        files.add(write_clip(tmp_path / f"a.{suffix}", frames, 12, codec=codec).read_bytes())
+        del junk
+    assert len(files) == 1
+
+
+def test_options_for_x264_are_added_to_our_own(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "a.mp4", ramp(12), 12)
+    other = write_clip(tmp_path / "b.mp4", ramp(12), 12, options={"x264-params": "weightp=0"})
+    assert b"weightp=2" in plain.read_bytes()  # x264 writes its settings into the stream
+    assert b"weightp=0" in other.read_bytes()
+
+
 def test_options_reach_the_encoder(tmp_path: Path) -> None:
     path = write_clip(
         tmp_path / "a.mp4", ramp(12), 29.97, gop=3, pix_fmt="yuv444p", options={"preset": "ultrafast"}

@@ -143,3 +143,16 @@ def test_a_still_is_told_from_a_clip_by_content_and_not_by_name(tmp_path: Path, 
     assert not is_clip(np.zeros((4, 4, 3), np.uint8))
     assert not is_clip(quarter())
     assert is_clip([quarter(), quarter()])
+
+
+@pytest.mark.parametrize("form", ["WEBP", "PNG"])
+def test_an_animated_photo_is_turned_by_its_exif_tag(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    shots = [quarter(), quarter().transpose(Image.Transpose.ROTATE_180)]
+    data = encoded(
+        shots[0], form, save_all=True, append_images=shots[1:], duration=100, lossless=True, exif=exif
+    )
+    clip = read_clip(data)
+    assert clip.size == (40, 20)
+    assert (clip.frames == [np.rot90(np.asarray(shot), -1) for shot in shots]).all()

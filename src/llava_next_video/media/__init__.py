@@ -4,7 +4,7 @@ from llava_next_video.media.clip import Clip, Picture
 from llava_next_video.media.encode import Codec, write_clip
 from llava_next_video.media.fetch import FetchPolicy, fetch
 from llava_next_video.media.limits import Limits
-from llava_next_video.media.read import is_clip, read_clip, read_image
+from llava_next_video.media.read import is_clip, read, read_clip, read_image
 from llava_next_video.media.sampling import Sampling, moments
 from llava_next_video.media.sheet import contact_sheet
 from llava_next_video.media.source import Source
@@ -22,6 +22,7 @@ __all__ = [
     "fetch",
     "is_clip",
     "moments",
+    "read",
     "read_clip",
     "read_image",
     "thumbnails",

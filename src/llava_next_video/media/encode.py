@@ -45,7 +45,7 @@ def write_clip(
     rotation: Literal[0, 90, 180, 270] = 0,
     options: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write RGB frames to a video file and return its path; the same frames give the same file.
+    """Write RGB frames to a video file and return its path; the same frames give the same bytes.
 
     `frames` may be an array or any iterator; they are encoded as they come. The container goes by the
     suffix. `crf` is the quality (0 best, 51 worst), `gop` the most frames from key frame to key frame,
@@ -75,11 +75,13 @@ def write_clip(
         pix_fmt = "yuv444p" if codec == "h264" and odd else "yuv420p"
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with av.open(os.fspath(partial), "w", format=container_format) as container:
+        # Matroska would get a random name, and every container the version of its writer.
+        muxing = {"fflags": "+bitexact"}
+        with av.open(os.fspath(partial), "w", format=container_format, options=muxing) as container:
             rate = Fraction(frames_per_second).limit_denominator(1001)
             stream = cast(VideoStream, container.add_stream(_ENCODERS[codec], rate=rate))
             stream.height, stream.width, stream.pix_fmt = size.height, size.width, pix_fmt
-            stream.codec_context.options = _quality(codec, crf) | dict(options or {})
+            stream.codec_context.options = _encoder_options(codec, crf, options or {})
             # With more threads the encoder's choices depend on how many.
             stream.codec_context.thread_count = 1
             if gop is not None:
@@ -107,15 +109,18 @@ def write_clip(
     return path
 
 
-def _quality(codec: Codec, crf: int) -> dict[str, str]:
+def _encoder_options(codec: Codec, crf: int, wanted: Mapping[str, str]) -> dict[str, str]:
     if not 0 <= crf <= 51:
         raise ConfigError(f"crf={crf} was given; expected 0 (best) to 51 (worst)")
     if codec == "h264":
-        return {"crf": str(crf)}
+        # What x264's fastest arithmetic gives differs between machines, and from run to run as well.
+        params = ":".join(filter(None, ("cpu-independent=1", wanted.get("x264-params"))))
+        return {"crf": str(crf), **wanted, "x264-params": params}
     if codec == "vp9":
-        return {"crf": str(crf), "b": "0", "deadline": "realtime", "cpu-used": "8"}
+        return {"crf": str(crf), "b": "0", "deadline": "realtime", "cpu-used": "8", **wanted}
     # MPEG-4 has a quantiser from 1 to 31 instead; FFmpeg counts it in units of 118.
-    return {"flags": "+qscale", "global_quality": str(118 * max(1, round(crf * 31 / 51)))}
+    quantiser = max(1, round(crf * 31 / 51))
+    return {"flags": "+qscale", "global_quality": str(118 * quantiser), **wanted}
 
 
 def _turn(stream: VideoStream, rotation: int) -> None:

@@ -20,7 +20,7 @@ from PIL import (
 )
 
 from llava_next_video.errors import MediaError, MediaLimitError
-from llava_next_video.media.clip import Clip, clip_of, empty_frames
+from llava_next_video.media.clip import Clip, Frames, clip_of, empty_frames
 from llava_next_video.media.clock import Clock
 from llava_next_video.media.limits import Limits
 from llava_next_video.media.sampling import Sampling
@@ -145,12 +145,16 @@ def animation_clock(image: Image.Image, name: str, limits: Limits) -> Clock:
 
 
 def read_animation(image: Image.Image, key: bytes, name: str, sampling: Sampling, limits: Limits) -> Clip:
-    """The sampled frames of an animated picture, in RGB."""
+    """The sampled frames of an animated picture, upright and in RGB."""
     clock = animation_clock(image, name, limits)
     clock.check(name, limits)
     indices = clock.choose(sampling)
-    frames = empty_frames(len(indices), Size(image.height, image.width), name, limits)
+    frames: Frames | None = None
     for slot, index in enumerate(indices):
         image.seek(index)
-        frames[slot] = upright_rgb(image, name)
+        picture = upright_rgb(image, name)
+        if frames is None:  # the size of an upright frame is known once there is one
+            frames = empty_frames(len(indices), Size(picture.height, picture.width), name, limits)
+        frames[slot] = picture
+    assert frames is not None
     return clip_of(frames, clock, indices, sampling, key, name)

@@ -1,6 +1,8 @@
-"""Read any source, as a clip or as a picture."""
+"""Read any source: as what it is, as a clip or as a picture."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -12,8 +14,8 @@ from llava_next_video.media.fetch import FetchPolicy, data_url_frames
 from llava_next_video.media.image import is_animated, open_picture, read_animation
 from llava_next_video.media.limits import Limits
 from llava_next_video.media.sampling import Sampling
-from llava_next_video.media.source import Source, Still, folder_of, opened
-from llava_next_video.media.stills import frames_in, read_array, read_still, read_stills
+from llava_next_video.media.source import Opened, Source, Still, folder_of, opened
+from llava_next_video.media.stills import encoded_picture, frames_in, read_array, read_still, read_stills
 from llava_next_video.media.video import check_video, read_video
 
 # Frame folders of the original's training data were cut at this rate.
@@ -21,9 +23,34 @@ from llava_next_video.media.video import check_video, read_video
 DEFAULT_FOLDER_RATE = 2.0
 
 
-def read_clip(
+def read(
     source: Source,
     sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008
+    *,
+    frames_per_second: float | int | None = None,
+    policy: FetchPolicy = FetchPolicy(),  # noqa: B008
+) -> Clip | Picture:
+    """The source as what it is: the sampled frames of a clip, or a picture.
+
+    The content decides, whatever the source is called. It is opened, fetched and hashed once, so it may be
+    a stream that can be read a single time. Arguments and errors are those of `read_clip`.
+    """
+    if isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim != 4):
+        return read_image(source, limits)
+    frames = _single_frames(source, limits, policy)
+    if frames is not None or isinstance(source, np.ndarray):
+        return read_clip(source, sampling, limits, frames_per_second=frames_per_second, policy=policy)
+    with opened(cast(Still, source), limits, policy) as encoded:
+        image = open_picture(encoded.file, encoded.name, limits)
+        if image is not None and not is_animated(image):
+            return encoded_picture(image, encoded)
+        return _encoded_clip(encoded, image, sampling, limits, frames_per_second)
+
+
+def read_clip(
+    source: Source,
+    sampling: Sampling = Sampling(),  # noqa: B008
     limits: Limits = Limits(),  # noqa: B008
     *,
     frames_per_second: float | int | None = None,
@@ -45,27 +72,14 @@ def read_clip(
         return read_array(source, sampling, limits, rate)
     if isinstance(source, Image.Image):
         raise MediaError("one picture was given where a clip was expected; give a list of pictures")
-    if isinstance(source, (list, tuple)):
-        return read_stills(source, f"list of {len(source)} frames", sampling, limits, policy, rate)
-    folder = folder_of(source)
-    if folder is not None:
-        return read_stills(frames_in(folder), os.fspath(folder), sampling, limits, policy, rate)
-    inline = data_url_frames(source, limits, policy) if isinstance(source, str) else None
-    if inline is not None:
-        return read_stills(inline, "data URL", sampling, limits, policy, rate)
+    single = _single_frames(source, limits, policy)
+    if single is not None:
+        return read_stills(single.frames, single.name, sampling, limits, policy, rate)
     with opened(cast(Still, source), limits, policy) as encoded:
-        if frames_per_second is not None:
-            raise ConfigError(
-                f"{encoded.name}: frames_per_second={frames_per_second} was given, but this clip has its own "
-                "time stamps; it is for folders, arrays and lists of frames"
-            )
         image = open_picture(encoded.file, encoded.name, limits)
-        if image is None:
-            clip, _ = read_video(encoded, sampling, limits)
-            return clip
-        if not is_animated(image):
+        if image is not None and not is_animated(image):
             raise MediaError(f"{encoded.name}: a still picture ({image.format}), not a clip; use read_image")
-        return read_animation(image, encoded.key, encoded.name, sampling, limits)
+        return _encoded_clip(encoded, image, sampling, limits, frames_per_second)
 
 
 def read_image(
@@ -89,7 +103,9 @@ def is_clip(
     *,
     policy: FetchPolicy = FetchPolicy(),  # noqa: B008
 ) -> bool:
-    """Whether the source moves; told by its content, whatever it is called. A URL is fetched for it.
+    """Whether the source moves; told by its content, whatever it is called.
+
+    A URL is fetched for it, and a stream that cannot be rewound is used up: `read` looks only once.
 
     Raises: MediaError if it is neither a clip nor a picture.
     """
@@ -97,9 +113,7 @@ def is_clip(
         return source.ndim == 4
     if isinstance(source, Image.Image):
         return False
-    if isinstance(source, (list, tuple)) or folder_of(source) is not None:
-        return True
-    if isinstance(source, str) and data_url_frames(source, limits, policy) is not None:
+    if _single_frames(source, limits, policy) is not None:
         return True
     with opened(cast(Still, source), limits, policy) as encoded:
         image = open_picture(encoded.file, encoded.name, limits)
@@ -107,3 +121,41 @@ def is_clip(
             return is_animated(image)
         check_video(encoded, limits)
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SingleFrames:
+    """A clip that comes as one picture a frame."""
+
+    frames: Sequence[Still]
+    name: str
+
+
+def _single_frames(source: Source, limits: Limits, policy: FetchPolicy) -> _SingleFrames | None:
+    """The pictures of a list, a folder or a data URL of frames; None for any other source."""
+    if isinstance(source, (list, tuple)):
+        return _SingleFrames(frames=source, name=f"list of {len(source)} frames")
+    folder = folder_of(source)
+    if folder is not None:
+        return _SingleFrames(frames=frames_in(folder), name=os.fspath(folder))
+    inline = data_url_frames(source, limits, policy) if isinstance(source, str) else None
+    return None if inline is None else _SingleFrames(frames=inline, name="data URL")
+
+
+def _encoded_clip(
+    encoded: Opened,
+    image: Image.Image | None,
+    sampling: Sampling,
+    limits: Limits,
+    frames_per_second: float | int | None,
+) -> Clip:
+    """A video file, or the animated `image` that was found in it."""
+    if frames_per_second is not None:
+        raise ConfigError(
+            f"{encoded.name}: frames_per_second={frames_per_second} was given, but this clip has its own "
+            "time stamps; it is for folders, arrays and lists of frames"
+        )
+    if image is not None:
+        return read_animation(image, encoded.key, encoded.name, sampling, limits)
+    clip, _ = read_video(encoded, sampling, limits)
+    return clip

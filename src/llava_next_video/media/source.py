@@ -80,7 +80,7 @@ def opened(source: Still, limits: Limits, policy: FetchPolicy) -> Iterator[Opene
 
 
 def _rewindable(source: object, limits: Limits) -> tuple[io.BufferedIOBase, str]:
-    """A caller's file, or all that a thing with `read` holds if it is no file that can be rewound."""
+    """A caller's file, or all that a thing with `read` holds: from its start, if it can be rewound."""
     if not isinstance(source, Readable):
         raise MediaError(
             f"{type(source).__name__} was given; expected a path, URL, bytes, file object, array, picture or "
@@ -91,6 +91,8 @@ def _rewindable(source: object, limits: Limits) -> tuple[io.BufferedIOBase, str]
     if isinstance(source, io.BufferedIOBase) and source.seekable():
         return source, name
     data = bytearray()
+    if isinstance(source, io.IOBase) and source.seekable():  # unbuffered, or spooled
+        source.seek(0)
     while chunk := source.read(min(_CHUNK, limits.bytes + 1 - len(data))):
         if not isinstance(chunk, bytes):
             raise MediaError(f"{name}: the file was opened as text; open it in mode 'rb'")

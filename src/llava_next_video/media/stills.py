@@ -15,7 +15,7 @@ from llava_next_video.media.fetch import FetchPolicy
 from llava_next_video.media.image import open_picture, picture_of, upright_rgb
 from llava_next_video.media.limits import Limits
 from llava_next_video.media.sampling import Sampling
-from llava_next_video.media.source import Still, opened
+from llava_next_video.media.source import Opened, Still, opened
 from llava_next_video.size import Size
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
@@ -48,18 +48,25 @@ def natural(name: str) -> list[tuple[int, str]]:
 def read_still(source: Still, limits: Limits, policy: FetchPolicy) -> Picture:
     """One picture, upright and in RGB; of an animated one the first frame."""
     if isinstance(source, np.ndarray):
-        name, key, image = "array", array_key(source), picture_of(source, "array")
-    elif isinstance(source, Image.Image):
-        name, key, image = "picture", _pixels_key(source), upright_rgb(source, "picture")
-    else:
-        with opened(source, limits, policy) as encoded:
-            found = open_picture(encoded.file, encoded.name, limits)
-            if found is None:
-                raise MediaError(
-                    f"{encoded.name}: not a picture; expected png, jpg, webp, gif, bmp, tiff or avif "
-                    "(read_clip reads clips)"
-                )
-            name, key, image = encoded.name, encoded.key, upright_rgb(found, encoded.name)
+        return _picture(picture_of(source, "array"), array_key(source), "array")
+    if isinstance(source, Image.Image):
+        return _picture(upright_rgb(source, "picture"), _pixels_key(source), "picture")
+    with opened(source, limits, policy) as encoded:
+        found = open_picture(encoded.file, encoded.name, limits)
+        if found is None:
+            raise MediaError(
+                f"{encoded.name}: not a picture; expected png, jpg, webp, gif, bmp, tiff or avif "
+                "(read_clip reads clips)"
+            )
+        return encoded_picture(found, encoded)
+
+
+def encoded_picture(image: Image.Image, encoded: Opened) -> Picture:
+    """The picture that was found in a source."""
+    return _picture(upright_rgb(image, encoded.name), encoded.key, encoded.name)
+
+
+def _picture(image: Image.Image, key: bytes, name: str) -> Picture:
     return Picture(image=image, key=key, name=name, size=Size(image.height, image.width))
 
 

@@ -80,6 +80,7 @@ class VideoAssistant:
         quantize: str | None = None,
         rope_factor: float | None = None,
         reference: bool = False,
+        adapter: str | PathLike[str] | None = None,
         limits: Limits | None = None,
     ) -> VideoAssistant:
         """Load a checkpoint folder, or a checkpoint of the hub by its name.
@@ -94,6 +95,7 @@ class VideoAssistant:
             rope_factor: Stretch the context that many times (linear rope scaling), so that longer clips fit
                 a model that was trained on shorter ones; by default what the checkpoint says.
             reference: Answer with the reference network's `generate` instead of the engine.
+            adapter: Folder with LoRA weights that PEFT saved, to add to the checkpoint's.
             limits: How large a clip or picture may be.
 
         Raises:
@@ -111,6 +113,7 @@ class VideoAssistant:
             quantize=quantize,
             rope_factor=rope_factor,
             reference=reference,
+            adapter=adapter,
         )
         return cls(network, processor, limits=limits)
 

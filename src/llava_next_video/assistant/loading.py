@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 import torch
+from huggingface_hub import snapshot_download
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
@@ -21,7 +22,8 @@ from llava_next_video.model import (
     LlavaNextVideoForConditionalGeneration,
     with_rope_factor,
 )
-from llava_next_video.model.checkpoint import refuse_folder
+from llava_next_video.model.adapter import Adapter
+from llava_next_video.model.checkpoint import named_failures, refuse_folder
 from llava_next_video.processing import LlavaNextVideoProcessor
 
 DType = Literal["float32", "bfloat16", "float16"]
@@ -54,6 +56,7 @@ def load_network(
     quantize: str | None,
     rope_factor: float | None,
     reference: bool,
+    adapter: str | PathLike[str] | None,
 ) -> Network:
     """The engine with the weights of that checkpoint, or the reference network itself.
 
@@ -74,27 +77,41 @@ def load_network(
     config = LlavaNextVideoConfig.from_pretrained(name)
     if rope_factor is not None:
         config = with_rope_factor(config, rope_factor)
-    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, config=config, dtype=numbers)
-    agree_on_placeholders(model, processor)
+    agree_on_placeholders(config, processor)
     tokens = len(processor.tokenizer)
-    if reference:
-        pad = processor.tokenizer.pad_token_id
-        return ReferenceNetwork(model=model.eval().to(place), tokens=tokens, pad_token_id=pad or 0)
-    settings = EngineSettings(
-        dtype=cast(DType, dtype) if dtype else "auto", quantize="int8" if quantize else "none"
-    )
-    return Engine.from_model(model, settings, tokens=tokens, consume=True)
+    extra = None if adapter is None else Adapter.read(Path(adapter))
+    if not reference:
+        settings = EngineSettings(
+            dtype=cast(DType, dtype) if dtype else "auto", quantize="int8" if quantize else "none"
+        )
+        folder = checkpoint_folder(name)
+        return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, config=config, dtype=numbers)
+    if extra is not None:
+        extra.merge_into(model)
+    pad = processor.tokenizer.pad_token_id
+    return ReferenceNetwork(model=model.eval().to(place), tokens=tokens, pad_token_id=pad or 0)
 
 
-def agree_on_placeholders(
-    model: LlavaNextVideoForConditionalGeneration, processor: LlavaNextVideoProcessor
-) -> None:
-    """Give the model the tokenizer's placeholder ids, with one warning where the config had others.
+def checkpoint_folder(name: str | PathLike[str]) -> Path:
+    """The folder of a checkpoint; one of the hub is fetched, or found where it was fetched to before.
+
+    Raises:
+        CheckpointError: The hub cannot be reached or does not have it.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    with named_failures(str(name)):
+        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+
+
+def agree_on_placeholders(config: LlavaNextVideoConfig, processor: LlavaNextVideoProcessor) -> None:
+    """Give the config the tokenizer's placeholder ids, with one warning where the config had others.
 
     The processor writes the tokenizer's ids into prompts, so a config that disagrees would find no
     placeholder (the 34B checkpoints were published that way).
     """
-    told = {"image": model.config.image_token_id, "video": model.config.video_token_id}
+    told = {"image": config.image_token_id, "video": config.video_token_id}
     true = {"image": processor.image_token_id, "video": processor.video_token_id}
     if told == true:
         return
@@ -102,8 +119,8 @@ def agree_on_placeholders(
         f"config.json has placeholder ids {told}, the tokenizer {true}; the tokenizer's are used",
         stacklevel=2,
     )
-    model.config.image_token_id = true["image"]
-    model.config.video_token_id = true["video"]
+    config.image_token_id = true["image"]
+    config.video_token_id = true["video"]
 
 
 def options_from(sampling: Mapping[str, object]) -> SamplingOptions:

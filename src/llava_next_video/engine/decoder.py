@@ -18,6 +18,7 @@ from transformers.activations import ACT2FN
 
 from llava_next_video.engine.linear import Product, linear
 from llava_next_video.engine.settings import Quantize
+from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import ConfigError
 
 FAMILIES = ("llama", "mistral", "qwen2")
@@ -46,10 +47,10 @@ class Decoder:
         text: Any,
         head: nn.Linear,
         *,
+        weights: Weights,
         context: int,
         dtype: torch.dtype,
         quantize: Quantize,
-        consume: bool,
     ) -> None:
         config: Any = text.config
         if config.model_type not in FAMILIES:
@@ -69,27 +70,31 @@ class Decoder:
         self.dtype = dtype
         self.context = context
         self.rope = rope_table(text.rotary_emb, context, self.head_width)
-        self.embedding = text.embed_tokens.weight.detach().to(dtype)
         self.activation = F.silu if config.hidden_act == "silu" else ACT2FN[config.hidden_act]
+        for module in (text.embed_tokens, head, text.norm):
+            weights.bring(module)
+        self.embedding = text.embed_tokens.weight.detach().to(dtype)
         self.norm = text.norm.weight.detach().to(dtype)
+        self.head = linear([head.weight.detach().to(dtype)], [head.bias], quantize)
+        for module in (text.embed_tokens, head, text.norm):
+            weights.release(module)
         self.layers = []
         for layer in text.layers:
+            weights.bring(layer)
             self.layers.append(self._layer(layer, quantize))
-            if consume:
-                free(layer)
-        self.head = linear([head.weight.detach().to(dtype)], [head.bias], quantize)
+            weights.release(layer)
 
     def _layer(self, layer: Any, quantize: Quantize) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
 
         def fused(*modules: nn.Linear, turned: int = 0) -> Product:
-            weights = [module.weight.detach().to(self.dtype) for module in modules]
+            matrices = [module.weight.detach().to(self.dtype) for module in modules]
             biases = [None if m.bias is None else m.bias.detach().to(self.dtype) for m in modules]
             for index in range(turned):
-                weights[index] = interleaved(weights[index], self.head_width)
+                matrices[index] = interleaved(matrices[index], self.head_width)
                 bias = biases[index]
                 biases[index] = None if bias is None else interleaved(bias, self.head_width)
-            return linear(weights, biases, quantize)
+            return linear(matrices, biases, quantize)
 
         return Layer(
             norm_before_attention=layer.input_layernorm.weight.detach().to(self.dtype),
@@ -174,12 +179,6 @@ def rope_table(rotary: Any, context: int, head_width: int) -> Complex[Tensor, "c
         )
     angles = torch.arange(context, device=frequencies.device).float()[:, None] * frequencies
     return torch.polar(torch.full_like(angles, float(rotary.attention_scaling)), angles)
-
-
-def free(module: nn.Module) -> None:
-    """Let go of a module's weights, whose owner gave it up."""
-    for parameter in module.parameters():
-        parameter.data = parameter.data.new_empty(0)
 
 
 def _windows(config: Any) -> list[int | None]:

@@ -9,29 +9,29 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llava_next_video.engine.attention_cpu import CpuAttention
-from llava_next_video.engine.decoder import Decoder, free, longest_context
+from llava_next_video.engine.build import Parts, build
 from llava_next_video.engine.door import Door
 from llava_next_video.engine.encoder import Encoder, pixels_ready
 from llava_next_video.engine.features import FeatureCache
-from llava_next_video.engine.linear import chosen_dtype
 from llava_next_video.engine.pages import PagePool
 from llava_next_video.engine.report import Answer, Load
 from llava_next_video.engine.request import FinishReason, Output, Request, State
 from llava_next_video.engine.runner import Runner
-from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.sampling_options import SamplingOptions
 from llava_next_video.engine.scheduler import Scheduler
 from llava_next_video.engine.settings import EngineSettings
-from llava_next_video.engine.vision import Vision
-from llava_next_video.errors import CapacityError, ConfigError
+from llava_next_video.engine.weights import LoadedWeights
+from llava_next_video.errors import CapacityError
 from llava_next_video.inputs import ModelInputs
-from llava_next_video.model.configuration import adopted
-from llava_next_video.model.context import context_limit
+from llava_next_video.model import LlavaNextVideoConfig
+from llava_next_video.model.adapter import Adapter
+from llava_next_video.model.weights import FolderWeights
 
 
 class Engine:
@@ -40,15 +40,8 @@ class Engine:
     One thread calls `step`; `add`, `stop` and `abort` may come from any thread.
     """
 
-    def __init__(
-        self,
-        *,
-        decoder: Decoder,
-        vision: Vision,
-        sampler: Sampler,
-        end_ids: frozenset[int],
-        settings: EngineSettings,
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
+        decoder, vision, settings = parts.decoder, parts.vision, parts.settings
         page_bytes = decoder.page_bytes(settings.page_tokens)
         if settings.kv_bytes < page_bytes:
             raise CapacityError(
@@ -70,7 +63,7 @@ class Engine:
             dtype=decoder.dtype,
             share=settings.share_prefixes,
         )
-        self.runner = Runner(decoder, attention, sampler)
+        self.runner = Runner(decoder, attention, parts.sampler)
         config = vision.config
         self._door = Door(
             context=decoder.context,
@@ -78,7 +71,7 @@ class Engine:
             vocabulary=decoder.vocabulary,
             placeholders={"image": config.image_token_index, "video": config.video_token_index},
         )
-        self._end_ids = end_ids
+        self._end_ids = parts.end_ids
         self._numbers = count()
         self._inbox: deque[Request] = deque()
         self._endings: deque[tuple[int, FinishReason]] = deque()
@@ -105,40 +98,33 @@ class Engine:
         Raises:
             ConfigError: the engine does not know this text family, device or setting.
         """
-        settings = settings or EngineSettings()
-        device = torch.device(settings.device)
-        if device.type != "cpu":
-            raise ConfigError(
-                f"the engine computes on cpu, not {device}; use the reference model's generate there"
-            )
-        config = adopted(model.config)
-        dtype = chosen_dtype(settings.dtype, device, settings.quantize)
-        inner = model.model
-        longest = longest_context(inner.language_model.rotary_emb, context_limit(config))
-        if settings.context is not None and settings.context > longest:
-            raise ConfigError(
-                f"context is {settings.context}, the checkpoint can tell {longest} positions apart "
-                "for the engine; ask for less, or scale its rope"
-            )
-        with torch.inference_mode():
-            vision = Vision(inner, config, dtype=dtype, quantize=settings.quantize, consume=consume)
-            decoder = Decoder(
-                inner.language_model,
-                model.lm_head,
-                context=settings.context or longest,
-                dtype=dtype,
-                quantize=settings.quantize,
-                consume=consume,
-            )
-        if consume:
-            free(model)
-        ends = model.generation_config.eos_token_id
-        end_ids = frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
-        known = decoder.vocabulary if tokens is None else tokens
-        placeholders = {config.image_token_index, config.video_token_index}
-        forbidden = {token for token in placeholders if token < known} | set(range(known, decoder.vocabulary))
-        sampler = Sampler(forbidden=forbidden, model_end_ids=end_ids)
-        return cls(decoder=decoder, vision=vision, sampler=sampler, end_ids=end_ids, settings=settings)
+        return cls(build(model, LoadedWeights(consume=consume), settings or EngineSettings(), tokens))
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        settings: EngineSettings | None = None,
+        *,
+        tokens: int | None = None,
+        config: LlavaNextVideoConfig | None = None,
+        adapter: Adapter | None = None,
+    ) -> Engine:
+        """An engine straight from the files of a checkpoint, a layer at a time.
+
+        Args:
+            folder: What `save_pretrained` wrote.
+            settings: Limits and choices.
+            tokens: How many ids the tokenizer knows; ids beyond are never chosen. None: all.
+            config: Instead of the folder's own.
+            adapter: LoRA weights to add.
+
+        Raises:
+            CheckpointError: the folder does not hold a whole model, or the adapter is for another.
+            ConfigError: the engine does not know this text family, device or setting.
+        """
+        weights = FolderWeights(folder, config or LlavaNextVideoConfig.from_pretrained(folder), adapter)
+        return cls(build(weights.model, weights, settings or EngineSettings(), tokens))
 
     @property
     def busy(self) -> bool:

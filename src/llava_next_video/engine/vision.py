@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from llava_next_video.engine.decoder import free
 from llava_next_video.engine.linear import Product, linear
 from llava_next_video.engine.settings import Quantize
+from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import PromptError
 from llava_next_video.geometry import ImageLayout, VideoLayout
 from llava_next_video.inputs import Medium
@@ -43,9 +43,9 @@ class Vision:
         model: Any,
         config: LlavaNextVideoConfig,
         *,
+        weights: Weights,
         dtype: torch.dtype,
         quantize: Quantize,
-        consume: bool,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -57,24 +57,31 @@ class Vision:
         self.first_patch = CLASS_TOKENS[vision.model_type] * (
             config.vision_feature_select_strategy == "default"
         )
-        embeddings = tower.embeddings
-        self.patch = embeddings.patch_embedding
-        self.patch_weight = self.patch.weight.detach().to(dtype)
-        self.patch_bias = None if self.patch.bias is None else self.patch.bias.detach().to(dtype)
+        embeddings, norm = tower.embeddings, getattr(tower, "pre_layrnorm", None)
+        weights.bring(embeddings)
+        patch = embeddings.patch_embedding
+        self.stride = patch.stride
+        self.patch_weight = patch.weight.detach().to(dtype)
+        self.patch_bias = None if patch.bias is None else patch.bias.detach().to(dtype)
         self.positions = embeddings.position_embedding.weight.detach().to(dtype)
         class_token = getattr(embeddings, "class_embedding", None)
         self.class_token = None if class_token is None else class_token.detach().to(dtype)
-        norm = getattr(tower, "pre_layrnorm", None)
+        weights.release(embeddings)
+        if norm is not None:
+            weights.bring(norm)
         self.norm = None if norm is None else _norm(norm, dtype)
         # silu(1.702 x) / 1.702 is quick_gelu(x): one pass over the activations, with 1.702 in the weights.
         self.quick = vision.hidden_act == "quick_gelu"
         self.activation = F.silu if self.quick else ACT2FN[vision.hidden_act]
         self.layers = []
         for layer in tower.encoder.layers[: max(self.chosen)]:
+            weights.bring(layer)
             self.layers.append(self._layer(layer, quantize))
-            if consume:
-                free(layer)
+            weights.release(layer)
         projector = model.multi_modal_projector
+        for module in (projector, model.vision_resampler):
+            weights.bring(module)
+        weights.bring(model, inner=False)
         self.project_in = self._product(projector.linear_1, quantize=quantize)
         self.project_out = self._product(projector.linear_2, quantize=quantize)
         self.project_activation = ACT2FN[config.projector_hidden_act]
@@ -86,6 +93,8 @@ class Vision:
         ).to(dtype)
         self.pooler.load_state_dict(model.vision_resampler.state_dict())
         self.newline = model.image_newline.detach().to(dtype)
+        for module in (projector, model.vision_resampler):
+            weights.release(module)
 
     def layout(self, medium: Medium, tiles: Sequence[int]) -> ImageLayout | VideoLayout:
         """How the visual tokens of a medium are ordered, given the shape of its pixels.
@@ -144,9 +153,7 @@ class Vision:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _pass(self, pixels: Tensor) -> Tensor:
-        patches = F.conv2d(
-            pixels.to(self.dtype), self.patch_weight, self.patch_bias, stride=self.patch.stride
-        )
+        patches = F.conv2d(pixels.to(self.dtype), self.patch_weight, self.patch_bias, stride=self.stride)
         hidden = patches.flatten(2).transpose(1, 2)
         if self.class_token is not None:
             hidden = torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)

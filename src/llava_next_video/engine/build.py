@@ -1,0 +1,74 @@
+"""The weights of a reference network to the parts of an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llava_next_video.engine.decoder import Decoder, longest_context
+from llava_next_video.engine.linear import chosen_dtype
+from llava_next_video.engine.sampler import Sampler
+from llava_next_video.engine.settings import EngineSettings
+from llava_next_video.engine.vision import Vision
+from llava_next_video.engine.weights import Weights
+from llava_next_video.errors import ConfigError
+from llava_next_video.model.configuration import adopted
+from llava_next_video.model.context import context_limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an engine computes with."""
+
+    decoder: Decoder
+    vision: Vision
+    sampler: Sampler
+    end_ids: frozenset[int]
+    settings: EngineSettings
+
+
+def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | None) -> Parts:
+    """The parts of an engine for a reference network, whose weights are brought one module at a time.
+
+    Raises:
+        ConfigError: the engine does not know this text family, device or setting.
+    """
+    device = torch.device(settings.device)
+    if device.type != "cpu":
+        raise ConfigError(
+            f"the engine computes on cpu, not {device}; use the reference model's generate there"
+        )
+    if getattr(model, "hf_quantizer", None) is not None or hasattr(model.config, "quantization_config"):
+        raise ConfigError(
+            "the weights are quantised already, which the engine cannot compute with; load the original with "
+            'quantize="int8", or use the reference model'
+        )
+    config = adopted(model.config)
+    dtype = chosen_dtype(settings.dtype, device, settings.quantize)
+    inner = model.model
+    longest = longest_context(inner.language_model.rotary_emb, context_limit(config))
+    if settings.context is not None and settings.context > longest:
+        raise ConfigError(
+            f"context is {settings.context}, the checkpoint can tell {longest} positions apart "
+            "for the engine; ask for less, or scale its rope"
+        )
+    with torch.inference_mode():
+        vision = Vision(inner, config, weights=weights, dtype=dtype, quantize=settings.quantize)
+        decoder = Decoder(
+            inner.language_model,
+            model.lm_head,
+            weights=weights,
+            context=settings.context or longest,
+            dtype=dtype,
+            quantize=settings.quantize,
+        )
+    weights.release(model)  # the layers behind the last one that is looked at, too
+    ends = model.generation_config.eos_token_id
+    end_ids = frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+    known = decoder.vocabulary if tokens is None else tokens
+    placeholders = {config.image_token_index, config.video_token_index}
+    forbidden = {token for token in placeholders if token < known} | set(range(known, decoder.vocabulary))
+    sampler = Sampler(forbidden=forbidden, model_end_ids=end_ids)
+    return Parts(decoder=decoder, vision=vision, sampler=sampler, end_ids=end_ids, settings=settings)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from llava_next_video import VideoAssistant
 from llava_next_video.cli import run
+from llava_next_video.media import write_clip
 
 
 @pytest.fixture
@@ -56,6 +57,21 @@ def test_json_tells_what_the_model_saw(
     assert told["media"][0]["frame_times_s"] == [0.0, 0.5, 1.0, 1.5]
     assert told["media"][0]["sampling"]["how"] == "uniform"
     assert told["media"][1]["size"] == {"height": 30, "width": 40}
+
+
+def test_a_clip_that_breaks_off_is_answered_with_a_note(
+    command, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    cut = write_clip(tmp_path / "cut.mkv", noise, 12)
+    data = cut.read_bytes()
+    cut.write_bytes(data[: len(data) * 3 // 4])
+    code, out, err = command("ask", cut, "?", "--model", tiny_checkpoint, "--json", "--max-new-tokens", 1)
+    (told,) = json.loads(out)["media"]
+    assert code == 0
+    assert told["claimed_s"] == pytest.approx(2.0)  # 24 frames, 12 a second
+    assert told["duration_s"] == pytest.approx(told["frame_count"] / 12)
+    assert re.search(rf"note: {cut} breaks off after \d\.\d s of the 2\.0 s that its container promises", err)
 
 
 def test_usage_goes_to_stderr(command, tiny_checkpoint: Path, square_clip: Path) -> None:

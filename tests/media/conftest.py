@@ -42,9 +42,12 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Film:
         ticks: tuple[int, ...] | None = None,
         options: dict[str, str] | None = None,
         container_options: dict[str, str] | None = None,
+        sound_s: float = 0.0,
     ) -> Path:
         """`ticks` are time stamps in thousandths of a second, for clips whose rate varies."""
-        wanted = repr((suffix, encoder, count, size, pixels, gop, rate, ticks, options, container_options))
+        wanted = repr(
+            (suffix, encoder, count, size, pixels, gop, rate, ticks, options, container_options, sound_s)
+        )
         if wanted not in made:
             path = folder / f"{len(made)}.{suffix}"
             with av.open(str(path), "w", options=container_options or {}) as container:
@@ -56,12 +59,20 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Film:
                 stream.codec_context.options = options or {}
                 if ticks is not None:
                     stream.codec_context.time_base = Fraction(1, 1000)
+                sound = container.add_stream("aac", rate=16000) if sound_s else None
                 for number, pixels_rgb in enumerate(scene(count, *size)):
                     frame = av.VideoFrame.from_ndarray(pixels_rgb, format="rgb24")
                     frame.pts = number if ticks is None else ticks[number]
                     frame.time_base = Fraction(1, rate) if ticks is None else Fraction(1, 1000)
                     container.mux(stream.encode(frame))
+                    if sound is not None:
+                        silence = np.zeros((1, round(16000 * sound_s / count)), np.float32)
+                        heard = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+                        heard.rate = 16000
+                        container.mux(sound.encode(heard))
                 container.mux(stream.encode(None))
+                if sound is not None:
+                    container.mux(sound.encode(None))
             made[wanted] = path
         return made[wanted]
 

@@ -47,6 +47,23 @@ def test_a_cut_off_file_gives_the_frames_that_are_there(kind: str, share: float,
     assert true_frames(clip, straight(path))
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "webm", "hevc", "mp4 with sound", "mkv with sound"])
+def test_a_cut_off_clip_says_how_long_it_should_be(kind: str, film) -> None:
+    stream, _, sound = kind.partition(" with ")
+    data = film(**STREAMED[stream], sound_s=7.2 if sound else 0.0).read_bytes()
+    whole, half = read_clip(data), read_clip(data[: len(data) // 2])
+    assert whole.claimed_s is None
+    assert whole.duration_s == pytest.approx(2.4)  # 60 frames, 25 a second
+    assert half.claimed_s == pytest.approx(2.4)
+    assert 0.9 < half.duration_s < 1.9
+
+
+def test_a_last_frame_that_is_shown_for_long_is_no_cut(film) -> None:
+    ticks = tuple(40 * number + 3000 * (number // 50) for number in range(60))
+    for suffix in ("mp4", "mkv"):
+        assert read_clip(film(suffix, ticks=ticks)).claimed_s is None
+
+
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "avi"])  # VP9 decodes noise without a word
 def test_a_hole_in_the_file_costs_its_group_and_shows_no_grey_frame(kind: str, film, straight) -> None:
     path = film(**STREAMED[kind])

@@ -93,6 +93,7 @@ def test_any_sampling_is_pixel_equal_to_a_straight_decode(kind: str, film, strai
         assert np.allclose(clip.times_s, np.array(clip.indices) / 25, atol=0.0011)
         assert clip.frames_per_second == pytest.approx(25.0)
         assert clip.duration_s == pytest.approx(60 / 25)
+        assert clip.claimed_s is None
 
     check()
 

@@ -112,6 +112,8 @@ def ask(
         reference=reference,
     )
     answer = assistant.ask(media, question, frames=sampling, **options)
+    for note in notes(answer):
+        typer.echo(f"note: {note}", err=True)
     typer.echo(json.dumps(as_record(answer, question), ensure_ascii=False) if as_json else answer.text)
     if usage:
         typer.echo(json.dumps(dataclasses.asdict(answer.usage)), err=True)
@@ -206,6 +208,18 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
+def notes(answer: Answer) -> list[str]:
+    """What a reader of the answer should know about the media: clips that break off."""
+    from llava_next_video.media import Clip
+
+    return [
+        f"{seen.name} breaks off after {seen.duration_s or 0:.1f} s of the {seen.claimed_s:.1f} s that its "
+        "container promises; the answer is about what is there"
+        for seen in answer.seen
+        if isinstance(seen, Clip) and seen.claimed_s is not None
+    ]
+
+
 def as_record(answer: Answer, question: str) -> dict[str, object]:
     """An answer as one JSON object."""
     from llava_next_video.media import Clip
@@ -222,6 +236,8 @@ def as_record(answer: Answer, question: str) -> dict[str, object]:
                 "sampling": dataclasses.asdict(seen.sampling),
                 "frame_times_s": [round(time_s, 3) for time_s in seen.times_s],
                 "frame_count": seen.frame_count,
+                "duration_s": seen.duration_s,
+                "claimed_s": seen.claimed_s,
                 "size": seen.size._asdict(),
             }
             if isinstance(seen, Clip)

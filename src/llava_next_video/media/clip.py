@@ -22,7 +22,9 @@ class Clip:
 
     `indices` count the frames a straight decode gives, from 0. `times_s` are seconds after the first
     frame, from the stream's own time stamps. `frame_count` is how many frames decode (not what the
-    header says). `key` is the SHA-256 of the source, the same for the same bytes under any name.
+    header says). A file that was cut off gives the frames that are there: `claimed_s` is then the
+    duration that its container promises, and None for a clip that is whole. `key` is the SHA-256 of the
+    source, the same for the same bytes under any name.
     """
 
     frames: Frames
@@ -35,6 +37,7 @@ class Clip:
     size: Size
     key: bytes = field(repr=False)
     name: str
+    claimed_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from llava_next_video.errors import MediaError, MediaLimitError
+from llava_next_video.media.claim import unmet_claim_s
 from llava_next_video.media.clip import Clip, clip_of
 from llava_next_video.media.clock import Clock, clock_of, steady_clock
 from llava_next_video.media.decode import PlannedDecoder, Run, plan, whole_frames
@@ -59,11 +60,14 @@ def read_video(source: Opened, sampling: Sampling, limits: Limits) -> tuple[Clip
     """
     with _opened_stream(source, limits) as (container, stream):
         index = index_packets(container, stream, source.name, limits)
+        claimed_s = unmet_claim_s(container, stream, index)
         clip, decoded = _read_planned(container, stream, index, source, sampling, limits)
-    if clip is not None:
-        return clip, Work(packets=len(index.pts), frames_decoded=decoded, straight=False)
-    clip, more = _read_straight(index, source, sampling, limits)
-    return clip, Work(packets=len(index.pts), frames_decoded=decoded + more, straight=True)
+    straight = clip is None
+    if clip is None:
+        clip, more = _read_straight(index, source, sampling, limits)
+        decoded += more
+    work = Work(packets=len(index.pts), frames_decoded=decoded, straight=straight)
+    return replace(clip, claimed_s=claimed_s), work
 
 
 def _read_planned(

@@ -255,6 +255,37 @@ def test_an_abort_of_an_unknown_id_is_told(engine: Engine) -> None:
     assert not engine.abort(number)
 
 
+def test_bad_requests_are_refused_one_by_one_while_a_good_one_goes_on(engine: Engine, model: Any) -> None:
+    good = prompt(words(1, 3), clip(1, 3), words(2, 4))
+    number = engine.add(good, SamplingOptions(max_new_tokens=12))
+    found: list[int] = []
+    bad: list[tuple[type[Exception], Any]] = [
+        (CapacityError, lambda: engine.add(prompt(words(1, 900)), SamplingOptions(max_new_tokens=200))),
+        (SamplingError, lambda: engine.add(good, SamplingOptions(max_new_tokens=0))),
+        (SamplingError, lambda: engine.add(good, SamplingOptions(temperature=-1.0))),
+        (SamplingError, lambda: engine.add(good, SamplingOptions(stop=("",)))),
+        (PromptError, lambda: engine.add(ModelInputs(ids=(5, VIDEO, 6)))),
+        (PromptError, lambda: engine.add(ModelInputs(ids=(5, 6), media=good.media))),
+        (PromptError, lambda: engine.add(ModelInputs(ids=()))),
+    ]
+    for error, attempt in bad:
+        with pytest.raises(error):
+            attempt()
+        assert not engine.abort(number + 1000)
+        for output in engine.step():
+            found += output.ids
+        engine.check()
+    found += [id for output in drain(engine)[number] for id in output.ids]
+    assert found == reference(model, good, 12)
+
+
+def test_a_page_that_nobody_holds_is_noticed_when_the_engine_falls_idle(engine: Engine) -> None:
+    engine.generate([prompt(words(1, 5))], SamplingOptions(max_new_tokens=3))
+    engine.pages.take(1, owner=(99, 0))
+    with pytest.raises(AssertionError, match="1 pages are held by nobody"):
+        engine.generate([prompt(words(2, 5))], SamplingOptions(max_new_tokens=3))
+
+
 def test_stop_ends_a_request_whose_text_is_complete(engine: Engine) -> None:
     number = engine.add(prompt(words(1, 3)), SamplingOptions(max_new_tokens=50, ignore_eos=True))
     for _ in range(5):

@@ -193,6 +193,8 @@ class Engine:
                 time.sleep(0.001)  # all that wait, wait for pixels
         for output in outputs:
             self._forget(output)
+        if outputs and not self.busy:
+            self._check_idle()
         return outputs
 
     def generate(
@@ -251,7 +253,14 @@ class Engine:
             f"{self.features.in_use} features in use, {len(users)} needed"
         )
         if not self.busy:
-            assert not self.encoder.open_jobs, "a medium is half encoded for nobody"
+            self._check_idle()
+
+    def _check_idle(self) -> None:
+        """What of `check` costs next to nothing, whenever the last request is done."""
+        held = self.pages.held
+        assert not held, f"{held} pages are held by nobody"
+        assert not self.features.in_use, f"features of {self.features.in_use} media are held by nobody"
+        assert not self.encoder.open_jobs, "a medium is half encoded for nobody"
 
     def _encodes(self) -> bool:
         """Whether this step encodes: not if prompts fill it, but then the next one does.

@@ -82,6 +82,11 @@ class PagePool:
         """Pages that no request holds: empty ones, and cached ones that may be forgotten."""
         return self._idle
 
+    @property
+    def held(self) -> int:
+        """Pages that some request holds, counted anew."""
+        return max(int(np.count_nonzero(self._references)), self.count - self._idle)
+
     def counts(self) -> PageCounts:
         """How many pages are in each state."""
         cached = sum(1 for page in self._page_of.values() if not self._references[page])

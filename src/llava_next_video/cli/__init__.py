@@ -12,6 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from llava_next_video.cli.ask import ask
+from llava_next_video.cli.bench import bench
 from llava_next_video.cli.convert import convert
 from llava_next_video.cli.env import env
 from llava_next_video.cli.evaluate import evaluate
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog='Example: `llava-next-video ask clip.mp4 "What happens?" --frames 8`')(ask)
+app.command(epilog="Example: `llava-next-video bench --videos 4 --questions 4 --quantize int8`")(bench)
 app.command(epilog="Example: `llava-next-video env`")(env)
 app.add_typer(convert, name="convert")
 app.add_typer(evaluate, name="evaluate")

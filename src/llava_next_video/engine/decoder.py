@@ -38,6 +38,11 @@ class Layer:
     gate_up: Product
     down: Product
 
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """All its matrix products."""
+        return self.query_key_value, self.attention_out, self.gate_up, self.down
+
 
 class Decoder:
     """Embeddings to hidden states to logits, for packed tokens of many requests."""

@@ -20,7 +20,6 @@ class FeatureCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._idle_bytes = 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,22 @@ from torch import Tensor
 from llava_next_video.engine.settings import DType, Quantize
 from llava_next_video.errors import ConfigError
 
-Product = Callable[[Tensor], Tensor]
+
+@runtime_checkable
+class Product(Protocol):
+    """A matrix product with fixed weights.
+
+    Attributes:
+        multiplications: Products of two numbers for each row.
+        weight_bytes: What it reads of its weights.
+    """
+
+    multiplications: int
+    weight_bytes: int
+
+    def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
+        """The product for each row."""
+
 
 _FEW_ROWS = 8
 _FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -24,6 +40,7 @@ class FloatLinear:
 
     def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
         self.turned = weight.t().contiguous()
+        self.multiplications, self.weight_bytes = self.turned.numel(), self.turned.nbytes
         self.bias = bias
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
@@ -40,6 +57,7 @@ class Int8Linear:
     def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
         rows, scale = quantized_rows(weight.float())
         self.weight = rows.t()
+        self.multiplications = self.weight_bytes = rows.numel()
         # oneDNN takes unsigned activations with zero point 128; signed ones fall into its reference routine.
         self.packed = torch.ops.onednn.qlinear_prepack(rows, None)
         self.scale = scale.squeeze(1)

@@ -48,6 +48,7 @@ class Counters:
     preemptions: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    computed_tokens: int = 0
     generated_tokens: int = 0
     finished: int = 0
 
@@ -134,6 +135,7 @@ class Scheduler:
         for chunk, choice in zip(chunks, sampled, strict=True):
             request = chunk.request
             request.computed += chunk.count
+            self.counters.computed_tokens += chunk.count
             self._publish(request)
             for key in [key for key in request.features if all(m.key != key for m in request.needed_media())]:
                 del request.features[key]

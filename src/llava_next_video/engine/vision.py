@@ -34,6 +34,11 @@ class _Layer:
     up: Product
     down: Product
 
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """All its matrix products."""
+        return self.query_key_value, self.attention_out, self.up, self.down
+
 
 class Vision:
     """The tower, the pooling and the projector of one checkpoint."""

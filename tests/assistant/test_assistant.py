@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import shutil
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from llava_next_video.errors import (
     PromptError,
     SamplingError,
 )
-from llava_next_video.media import Clip, Picture, Sampling
+from llava_next_video.media import Clip, Picture, Sampling, read_clip, read_image
 from llava_next_video.messages import Image, Video
 
 
@@ -143,6 +145,67 @@ def test_the_kind_of_a_medium_can_be_said(assistant: VideoAssistant, square_clip
     assert isinstance(assistant.ask(Image(source=frames[0]), "?", max_new_tokens=1).seen[0], Picture)
 
 
+def test_a_source_that_can_be_read_once_is_enough(assistant: VideoAssistant, square_clip: Path) -> None:
+    asked = assistant.ask(square_clip, "What happens?", max_new_tokens=3)
+    with square_clip.open("rb", buffering=0) as unbuffered, gzip.open(_zipped(square_clip)) as unzipped:
+        for stream in (unbuffered, unzipped):
+            answer = assistant.ask(stream, "What happens?", max_new_tokens=3)
+            assert answer.text == asked.text
+            assert answer.seen[0].key == asked.seen[0].key
+
+
+def _zipped(path: Path) -> io.BytesIO:
+    return io.BytesIO(gzip.compress(path.read_bytes()))
+
+
+def test_media_that_were_read_before_are_taken_as_they_are(
+    assistant: VideoAssistant, square_clip: Path, picture: Pillow.Image
+) -> None:
+    clip = read_clip(square_clip, Sampling(frames=3))
+    still = read_image(picture)
+    answer = assistant.ask([clip, still], "?", max_new_tokens=1)
+    assert answer.seen == (clip, still)
+    assert assistant.ask(clip, "?", frames=3, max_new_tokens=1).seen == (clip,)
+    with pytest.raises(ConfigError, match="give its source, or leave frames out"):
+        assistant.ask(clip, "?", frames=4, max_new_tokens=1)
+
+
+def test_several_answers_to_one_question_are_those_of_their_seeds(
+    assistant: VideoAssistant, reference: VideoAssistant, square_clip: Path
+) -> None:
+    wishes = {"max_new_tokens": 10, "temperature": 1.0}
+    alone = [assistant.ask(square_clip, "?", seed=seed, **wishes).text for seed in (5, 6, 7)]
+    first = assistant.ask(square_clip, "?", seed=5, n=3, **wishes)
+    assert [first.text, *(other.text for other in first.others)] == alone
+    assert len(set(alone)) == 3
+    assert [other.usage.completion_tokens for other in first.others] == [10, 10]
+    assert first.others[0].others == ()
+    questions = [(square_clip, "?"), (square_clip, "Who?")]
+    both = list(assistant.ask_many(questions, seed=5, n=2, **wishes))
+    assert [len(answer.others) for answer in both] == [1, 1]
+    assert [both[0].text, both[0].others[0].text] == alone[:2]
+    assert len(reference.ask(square_clip, "?", n=2, **wishes).others) == 1
+    assert not assistant.network.busy
+
+
+def test_each_of_several_answers_ends_at_its_own_stop_string(
+    assistant: VideoAssistant, square_clip: Path
+) -> None:
+    wishes = {"max_new_tokens": 24, "temperature": 1.0, "seed": 5, "n": 2}
+    whole = assistant.ask(square_clip, "?", **wishes)
+    stop = whole.text[4:6]
+    assert stop not in whole.others[0].text
+    cut = assistant.ask(square_clip, "?", stop=stop, **wishes)
+    assert cut.text == whole.text[: whole.text.index(stop)].rstrip()
+    assert cut.finish_reason == "stop"
+    assert cut.others[0].text == whole.others[0].text
+
+
+def test_a_stream_is_one_answer(assistant: VideoAssistant, square_clip: Path) -> None:
+    with pytest.raises(SamplingError, match="n is 2, and a stream is one answer"):
+        next(assistant.stream(square_clip, "?", n=2))
+
+
 def test_a_seed_repeats_a_sampled_answer(assistant: VideoAssistant, square_clip: Path) -> None:
     def sampled(seed: int) -> str:
         return assistant.ask(square_clip, "?", max_new_tokens=12, temperature=1.0, seed=seed).text
@@ -173,7 +236,17 @@ def test_placeholder_ids_that_disagree_follow_the_tokenizer(
         ({"max_new_token": 3}, "did you mean 'max_new_tokens'"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"n": 2}, "unknown setting 'n'"),
+        ({"n": 0}, "n is 0"),
+        ({"temperature": "hot"}, "temperature is 'hot'; expected a number"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; expected a whole number"),
+        ({"max_new_tokens": True}, "max_new_tokens is True; expected a whole number"),
+        ({"seed": "1"}, "seed is '1'; expected a whole number, or None"),
+        ({"stop": 7}, "stop is 7; expected a string or a list of strings"),
+        ({"stop": ["a", 7]}, "expected a string or a list of strings"),
+        ({"stop_token_ids": "7"}, "expected a list of token ids"),
+        ({"logit_bias": {"a": 1}}, "expected numbers by token id"),
+        ({"ignore_eos": 1}, "expected True or False"),
+        ({"guide": "json"}, "guide is 'json'; expected a function"),
     ],
 )
 def test_a_wrong_generation_setting_is_named(

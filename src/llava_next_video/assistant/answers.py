@@ -46,13 +46,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer, the media as the model saw them, and what it cost; `str(answer)` is its text."""
+    """An answer, the media as the model saw them, and what it cost; `str(answer)` is its text.
+
+    `others` are the further answers to the same question, where more than one was asked for (`n`).
+    """
 
     text: str
     finish_reason: Literal["stop", "length"]
     seen: tuple[Seen, ...]
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+    others: tuple[Answer, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -6,34 +6,28 @@ network answers in ids, and the ids become text again. Read this file from top t
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
-from typing import cast
 
-from llava_next_video.assistant.answers import Answer, Prompt, Seen, Usage
-from llava_next_video.assistant.loading import (
-    default_checkpoint,
-    load_network,
-    options_from,
-    refuse_name,
-)
+from llava_next_video.assistant.answers import Answer, Prompt
+from llava_next_video.assistant.loading import default_checkpoint, load_network, refuse_name
+from llava_next_video.assistant.options import options_from
+from llava_next_video.assistant.reading import Medium, Reader
 from llava_next_video.assistant.reference import Network
-from llava_next_video.engine import Output, SamplingOptions, TokenLogprob
-from llava_next_video.errors import LlavaNextVideoError, PromptError
-from llava_next_video.media import Clip, Limits, Picture, Sampling, Source, is_clip, read_clip, read_image
-from llava_next_video.messages import Image, Turn, Video, read_messages, user
+from llava_next_video.assistant.writing import Writer
+from llava_next_video.engine import Output, SamplingOptions
+from llava_next_video.errors import LlavaNextVideoError, SamplingError
+from llava_next_video.media import Limits, Sampling
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.processing.detokenize import TextStream
 
-Medium = Source | Image | Video
-Conversation = Callable[[], Sequence[Turn]]
-"""Made by a reader: whether a source is a clip or a picture is found out by looking into it."""
+Event = str | Answer | LlavaNextVideoError
+"""What happens to a question: a piece of its (first) answer, the whole answer, or a refusal."""
 
 READERS = 2
 READ_AHEAD = 4
@@ -41,23 +35,32 @@ TOGETHER = 64
 
 
 @dataclass(slots=True, kw_only=True)
-class _Running:
-    """An answer being written."""
+class _Question:
+    """A question under way; `done` are those of its `count` answers that are whole."""
 
     place: int
-    prompt: Prompt
-    text: TextStream
-    pieces: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    count: int
+    done: dict[int, Answer] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """One of the answers to a question."""
+
+    question: _Question
+    index: int
+    writer: Writer
 
 
 class VideoAssistant:
     """A loaded model that answers questions about clips and pictures.
 
     Media are paths, URLs, bytes, file objects, arrays (frames x height x width x 3), Pillow pictures, frame
-    folders, or `messages.Image` / `messages.Video` to say which of the two a source is. `frames` says which
+    folders, a `Clip` or `Picture` that was read before, or `messages.Image` / `messages.Video` to say which
+    of the two a source is. `frames` says which
     moments of a clip to look at (default: 8, evenly spread). `sampling` takes the names of transformers'
-    `GenerationConfig`: `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`, `stop`, ...
+    `GenerationConfig`: `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`, `stop`, ...;
+    with `n` there are several answers to each question, all but the first in `Answer.others`.
     """
 
     def __init__(
@@ -146,8 +149,9 @@ class VideoAssistant:
         The questions are answered together, as many as the network takes, while the next media are read. An
         error is raised in the place of its answer; later questions are then given up.
         """
-        conversations = (partial(_asked, media, text, self.limits) for media, text in questions)
-        return self._in_order(self._run(conversations, _as_sampling(frames), options_from(sampling)))
+        reader = self._reader(frames)
+        prompts = (partial(reader.asked, media, text) for media, text in questions)
+        return self._in_order(self._run(prompts, options_from(sampling)))
 
     def chat(self, messages: object, *, frames: Sampling | int | None = None, **sampling: object) -> Answer:
         """The assistant's next turn in a conversation, spelled as Hugging Face, OpenAI or LLaVA do.
@@ -155,8 +159,8 @@ class VideoAssistant:
         Raises:
             PromptError: The messages cannot be read, or the last one is not the user's.
         """
-        conversation = partial(read_messages, messages)
-        return next(self._in_order(self._run([conversation], _as_sampling(frames), options_from(sampling))))
+        prompt = partial(self._reader(frames).chatted, messages)
+        return next(self._in_order(self._run([prompt], options_from(sampling))))
 
     def stream(
         self,
@@ -170,17 +174,21 @@ class VideoAssistant:
 
         Closing the iterator stops the answer.
         """
-        conversation = partial(_asked, media, question, self.limits)
-        with closing(self._run([conversation], _as_sampling(frames), options_from(sampling))) as events:
+        options = options_from(sampling)
+        if options.n != 1:
+            raise SamplingError(f"n is {options.n}, and a stream is one answer; use ask for several")
+        prompt = partial(self._reader(frames).asked, media, question)
+        with closing(self._run([prompt], options)) as events:
             for _, event in events:
                 if isinstance(event, str):
                     yield event
                 elif isinstance(event, LlavaNextVideoError):
                     raise event
 
-    def _in_order(
-        self, events: Generator[tuple[int, str | Answer | LlavaNextVideoError]]
-    ) -> Generator[Answer]:
+    def _reader(self, frames: Sampling | int | None) -> Reader:
+        return Reader(processor=self.processor, limits=self.limits, frames=frames)
+
+    def _in_order(self, events: Generator[tuple[int, Event]]) -> Generator[Answer]:
         early: dict[int, Answer | LlavaNextVideoError] = {}
         wanted = 0
         with closing(events):
@@ -196,31 +204,26 @@ class VideoAssistant:
                     wanted += 1
 
     def _run(
-        self, conversations: Iterable[Conversation], frames: Sampling, options: SamplingOptions
-    ) -> Generator[tuple[int, str | Answer | LlavaNextVideoError]]:
-        """What happens to many conversations: pieces of text, answers and refusals, with their place."""
-        todo = enumerate(conversations)
+        self, prompts: Iterable[Callable[[], Prompt]], options: SamplingOptions
+    ) -> Generator[tuple[int, Event]]:
+        """What happens to many questions, with their place; each is read when its turn comes."""
+        todo = enumerate(prompts)
         reading: deque[tuple[int, Future[Prompt]]] = deque()
         running: dict[int, _Running] = {}
         with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as readers:
             try:
                 while True:
                     while len(reading) < READ_AHEAD and (following := next(todo, None)) is not None:
-                        place, conversation = following
-                        reading.append((place, readers.submit(self._read, conversation, frames)))
+                        reading.append((following[0], readers.submit(following[1])))
                     if not reading and not running:
                         return
                     while reading and len(running) < TOGETHER and (reading[0][1].done() or not running):
                         place, promise = reading.popleft()
                         try:
-                            prompt = promise.result()
-                            number = self.network.add(prompt.inputs, options)
+                            self._begin(place, promise.result(), options, running)
                         except LlavaNextVideoError as error:
                             yield place, error
                             break
-                        text = TextStream(self.processor.tokenizer, options.stop)
-                        running[number] = _Running(place=place, prompt=prompt, text=text)
-                        self._outputs[number] = []
                     self._step()
                     for number in list(running):
                         outputs, self._outputs[number] = self._outputs[number], []
@@ -233,87 +236,46 @@ class VideoAssistant:
                     del self._outputs[number]
                     self.network.abort(number)
 
+    def _begin(
+        self, place: int, prompt: Prompt, options: SamplingOptions, running: dict[int, _Running]
+    ) -> None:
+        """Hand a prompt to the network, once for each answer that is wanted.
+
+        The network computes it once all the same, and each answer can end by itself.
+        """
+        question = _Question(place=place, count=options.n)
+        for index in range(options.n):
+            seed = None if options.seed is None else options.seed + index
+            number = self.network.add(prompt.inputs, replace(options, n=1, seed=seed))
+            writer = Writer(prompt=prompt, text=TextStream(self.processor.tokenizer, options.stop))
+            running[number] = _Running(question=question, index=index, writer=writer)
+            self._outputs[number] = []
+
     def _step(self) -> None:
         """Let the network work; what it says goes to whoever waits for it."""
         for output in self.network.step():
             if output.request_id in self._outputs:
                 self._outputs[output.request_id].append(output)
 
-    def _tell(
-        self, output: Output, running: dict[int, _Running]
-    ) -> Iterator[tuple[int, str | Answer | LlavaNextVideoError]]:
+    def _tell(self, output: Output, running: dict[int, _Running]) -> Iterator[tuple[int, Event]]:
         """What one output of the network means to the user."""
         one = running[output.request_id]
-        pieces = [one.text.push(token) for token in output.ids]
-        if output.finish is not None:
-            pieces.append(one.text.finish())
-        elif one.text.stopped:
-            self.network.stop(output.request_id)
-        one.logprobs.extend(output.logprobs)
-        for piece in filter(None, pieces):
-            one.pieces.append(piece)
-            yield one.place, piece
+        question = one.question
+        for piece in one.writer.push(output):
+            if one.index == 0:
+                yield question.place, piece
         if output.finish is None:
+            if one.writer.stopped:
+                self.network.stop(output.request_id)
             return
         del running[output.request_id], self._outputs[output.request_id]
         if output.finish == "error":
-            yield one.place, LlavaNextVideoError(output.error or "the network gave up without a reason")
-        else:
-            yield one.place, _finished(one, output)
-
-    def _read(self, conversation: Conversation, frames: Sampling) -> Prompt:
-        started = time.perf_counter()
-        turns = conversation()
-        if turns[-1].role != "user":
-            raise PromptError(f"the last message is the {turns[-1].role}'s; end with a user's message")
-        seen = tuple(self._see(part, frames) for turn in turns for part in turn.media)
-        inputs = self.processor.prepare(turns, seen, add_generation_prompt=True)
-        return Prompt(inputs=inputs, seen=seen, read_s=time.perf_counter() - started)
-
-    def _see(self, part: Image | Video, frames: Sampling) -> Seen:
-        if part.source is None:
-            raise PromptError("a message names an image or video but gives none; add its path, url or data")
-        if isinstance(part.source, Clip | Picture):
-            return part.source
-        source = cast(Source, part.source)  # media refuses, by name, what it cannot read
-        if isinstance(part, Video):
-            return read_clip(source, frames, self.limits)
-        return read_image(source, self.limits)
-
-
-def _finished(one: _Running, output: Output) -> Answer:
-    timings = output.timings
-    ended_s = timings.finished_s or timings.arrived_s
-    return Answer(
-        text="".join(one.pieces),
-        finish_reason="length" if output.finish == "length" else "stop",
-        seen=one.prompt.seen,
-        logprobs=tuple(one.logprobs),
-        usage=Usage(
-            prompt_tokens=output.prompt_tokens,
-            visual_tokens=one.prompt.inputs.visual_tokens,
-            cached_tokens=output.cached_tokens,
-            completion_tokens=output.completion_tokens,
-            read_s=one.prompt.read_s,
-            first_token_s=(timings.first_token_s or ended_s) - timings.arrived_s,
-            generate_s=ended_s - timings.arrived_s,
-        ),
-    )
-
-
-def _as_sampling(frames: Sampling | int | None) -> Sampling:
-    if isinstance(frames, Sampling):
-        return frames
-    return Sampling() if frames is None else Sampling(frames=frames)
-
-
-def _asked(media: Medium | Sequence[Medium], question: str, limits: Limits) -> tuple[Turn, ...]:
-    """A question about one medium or several; what a source holds decides what it is."""
-    several = list(media) if isinstance(media, list | tuple) else [media]
-    return (user(question, [_as_part(cast(Medium, one), limits) for one in several]),)
-
-
-def _as_part(one: Medium, limits: Limits) -> Image | Video:
-    if isinstance(one, Image | Video):
-        return one
-    return Video(source=one) if is_clip(one, limits) else Image(source=one)
+            yield (
+                question.place,
+                LlavaNextVideoError(output.error or "the network gave up without a reason"),
+            )
+            return
+        question.done[one.index] = one.writer.answer(output)
+        if len(question.done) == question.count:
+            first, *others = (question.done[index] for index in range(question.count))
+            yield question.place, replace(first, others=tuple(others))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
-from collections.abc import Mapping
-from dataclasses import fields
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -15,8 +12,8 @@ import torch
 from huggingface_hub import snapshot_download
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
-from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
-from llava_next_video.errors import CheckpointError, ConfigError, SamplingError
+from llava_next_video.engine import Engine, EngineSettings
+from llava_next_video.errors import CheckpointError, ConfigError
 from llava_next_video.model import (
     LlavaNextVideoConfig,
     LlavaNextVideoForConditionalGeneration,
@@ -121,23 +118,6 @@ def agree_on_placeholders(config: LlavaNextVideoConfig, processor: LlavaNextVide
     )
     config.image_token_id = true["image"]
     config.video_token_id = true["video"]
-
-
-def options_from(sampling: Mapping[str, object]) -> SamplingOptions:
-    """Generation settings by name.
-
-    Raises:
-        SamplingError: An unknown name (with the nearest known one), or a value out of range.
-    """
-    # The front door gives one answer to a question; asked for more, the engine would mix their words.
-    known = [option.name for option in fields(SamplingOptions) if option.name != "n"]
-    for name in sampling:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise SamplingError(f"unknown setting {name!r}; {hint}known: {', '.join(known)}")
-    stop = sampling.get("stop") or ()
-    return SamplingOptions(**{**sampling, "stop": (stop,) if isinstance(stop, str) else tuple(stop)})  # type: ignore[arg-type]
 
 
 def _device(name: str | None) -> torch.device:

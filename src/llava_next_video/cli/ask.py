@@ -142,7 +142,7 @@ def refuse_target(path: Path, media: list[str]) -> None:
 
 def refuse_options(options: dict[str, object]) -> None:
     """Raise when the generation settings are impossible, before a model is loaded."""
-    from llava_next_video.assistant.loading import options_from
+    from llava_next_video.assistant.options import options_from
 
     options_from(options)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 import numpy as np
@@ -30,17 +31,28 @@ class Sampling:
             raise ConfigError(
                 f"sampling how={self.how!r} was given; expected one of {', '.join(get_args(How))}"
             )
-        if self.frames < 1:
-            raise ConfigError(f"sampling of {self.frames} frames was asked for; expected at least 1")
+        if not _is_whole(self.frames) or self.frames < 1:
+            raise ConfigError(
+                f"sampling of {self.frames!r} frames was asked for; expected a whole number, at least 1"
+            )
         if self.how == "fps":
-            if self.per_second is None or not 0 < self.per_second < float("inf"):
+            if self.per_second is None or not _is_rate(self.per_second):
                 raise ConfigError(
-                    f"sampling by fps needs per_second above 0, for instance 1.0; {self.per_second} was given"
+                    f"sampling by fps needs per_second above 0, for instance 1.0; {self.per_second!r} was "
+                    "given"
                 )
         elif self.per_second is not None:
             raise ConfigError(
                 f"per_second={self.per_second} is only used with how='fps', and how={self.how!r} was given"
             )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, Real) and 0 < float(value) < float("inf")
 
 
 def moments(frame_count: int, sampling: Sampling, frames_per_second: float | int | None) -> list[int]:

@@ -1,0 +1,83 @@
+"""A question and its media to a prompt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from llava_next_video.assistant.answers import Prompt, Seen
+from llava_next_video.errors import ConfigError, PromptError
+from llava_next_video.media import Clip, Limits, Picture, Sampling, Source, read, read_clip, read_image
+from llava_next_video.messages import Image, Turn, Video, read_messages, user
+from llava_next_video.processing import LlavaNextVideoProcessor
+
+Medium = Source | Image | Video | Clip | Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Reads media and makes prompts; may be used by several threads.
+
+    Attributes:
+        frames: Which moments of clips to look at, or how many; None is 8, evenly spread, and takes a `Clip`
+            with whatever frames it has.
+    """
+
+    processor: LlavaNextVideoProcessor
+    limits: Limits
+    frames: Sampling | int | None
+
+    def asked(self, media: Medium | Sequence[Medium], question: str) -> Prompt:
+        """A question about one medium or several; what a source holds decides what it is."""
+        started_s = time.perf_counter()
+        several = media if isinstance(media, list | tuple) else [media]
+        parts = [self._as_part(cast(Medium, one)) for one in several]
+        return self._prompt((user(question, parts),), started_s)
+
+    def chatted(self, messages: object) -> Prompt:
+        """A conversation that waits for the assistant's turn.
+
+        Raises:
+            PromptError: The messages cannot be read, or the last one is not the user's.
+        """
+        return self._prompt(read_messages(messages), time.perf_counter())
+
+    def _prompt(self, turns: Sequence[Turn], started_s: float) -> Prompt:
+        if turns[-1].role != "user":
+            raise PromptError(f"the last message is the {turns[-1].role}'s; end with a user's message")
+        seen = tuple(self._see(part) for turn in turns for part in turn.media)
+        inputs = self.processor.prepare(turns, seen, add_generation_prompt=True)
+        return Prompt(inputs=inputs, seen=seen, read_s=time.perf_counter() - started_s)
+
+    def _as_part(self, one: Medium) -> Image | Video:
+        if isinstance(one, Image | Video):
+            return one
+        seen = one if isinstance(one, Clip | Picture) else read(one, self._sampling(), self.limits)
+        return Video(source=seen) if isinstance(seen, Clip) else Image(source=seen)
+
+    def _see(self, part: Image | Video) -> Seen:
+        if part.source is None:
+            raise PromptError("a message names an image or video but gives none; add its path, url or data")
+        if isinstance(part.source, Clip):
+            return self._as_wanted(part.source)
+        if isinstance(part.source, Picture):
+            return part.source
+        source = cast(Source, part.source)  # media refuses, by name, what it cannot read
+        if isinstance(part, Video):
+            return read_clip(source, self._sampling(), self.limits)
+        return read_image(source, self.limits)
+
+    def _as_wanted(self, clip: Clip) -> Clip:
+        if self.frames is not None and clip.sampling != self._sampling():
+            raise ConfigError(
+                f"{clip.name}: this clip was read with {clip.sampling}, and {self._sampling()} is asked for; "
+                "give its source, or leave frames out"
+            )
+        return clip
+
+    def _sampling(self) -> Sampling:
+        if isinstance(self.frames, Sampling):
+            return self.frames
+        return Sampling() if self.frames is None else Sampling(frames=self.frames)

@@ -13,9 +13,11 @@ from typer.exceptions import TyperException
 
 from llava_next_video.cli.ask import ask
 from llava_next_video.cli.bench import bench
+from llava_next_video.cli.caption import caption
 from llava_next_video.cli.convert import convert
 from llava_next_video.cli.env import env
 from llava_next_video.cli.evaluate import evaluate
+from llava_next_video.cli.serve import serve
 from llava_next_video.cli.train import train
 from llava_next_video.cli.world import world
 from llava_next_video.errors import LlavaNextVideoError
@@ -32,6 +34,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog='Example: `llava-next-video ask clip.mp4 "What happens?" --frames 8`')(ask)
+app.command(epilog="Example: `llava-next-video caption videos/ --output captions`")(caption)
+app.command(epilog="Example: `llava-next-video serve --port 8000 --allow-media-path videos`")(serve)
 app.command(epilog="Example: `llava-next-video bench --videos 4 --questions 4 --quantize int8`")(bench)
 app.command(epilog="Example: `llava-next-video env`")(env)
 app.add_typer(convert, name="convert")

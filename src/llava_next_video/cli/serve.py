@@ -1,0 +1,98 @@
+"""Serve a model over HTTP, with a page to drop a video on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llava_next_video.cli.ask import load_assistant
+from llava_next_video.errors import ConfigError, MissingExtraError
+
+MEBIBYTE = 1 << 20
+
+
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="What clients call the model.", show_default="last part of --model")
+    ] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="LNV_API_KEY", help="Key that opens the API; may be repeated.", show_default="open"
+        ),
+    ] = None,
+    allow_media_domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Host (and subdomains) that media may be fetched from.", show_default="none"),
+    ] = None,
+    allow_media_path: Annotated[
+        list[Path] | None, typer.Option(help="Folder that file:// may read.", show_default="none")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Web origin whose pages may ask (CORS).", show_default="none")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of a clip, unless a request says otherwise.")] = 8,
+    max_frames: Annotated[int, typer.Option(help="Frames of a clip that a request may ask for.")] = 64,
+    max_requests: Annotated[int, typer.Option(help="Requests under way; beyond them 429.")] = 256,
+    max_body_mib: Annotated[int, typer.Option(help="MiB of one request.")] = 64,
+    max_media_mib: Annotated[int, typer.Option(help="MiB of one clip or picture.")] = 256,
+    deadline: Annotated[float, typer.Option(help="Seconds a request may take; beyond them 504.")] = 300.0,
+    drain: Annotated[float, typer.Option(help="Seconds for requests under way when told to stop.")] = 30.0,
+    decoders: Annotated[
+        int | None, typer.Option(help="Processes that fetch and decode.", show_default="one a core")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: 8-bit weights and activations.", show_default="off")
+    ] = None,
+    rope_factor: Annotated[
+        float | None,
+        typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),
+    ] = None,
+) -> None:
+    """Answer questions about clips over HTTP in OpenAI's words; the page is at the root."""
+    try:
+        from llava_next_video.serve.server import serve as run
+        from llava_next_video.serve.settings import MEDIUM, ServeSettings
+    except ImportError as error:
+        raise MissingExtraError(
+            "serving needs fastapi, uvicorn and prometheus-client; pip install 'llava-next-video[serve]'"
+        ) from error
+    for folder in allow_media_path or []:
+        if not folder.is_dir():
+            raise ConfigError(f"--allow-media-path {folder}: no such folder")
+    own = "llava-next-video" if model is None else Path(model).name
+    more = {} if decoders is None else {"decoders": decoders}
+    settings = ServeSettings(
+        model_name=served_model_name or own,
+        api_keys=tuple(api_key or ()),
+        origins=tuple(allow_origin or ()),
+        domains=tuple(allow_media_domain or ()),
+        folders=tuple(allow_media_path or ()),
+        frames=frames,
+        max_frames=max_frames,
+        max_requests=max_requests,
+        max_body_bytes=max_body_mib * MEBIBYTE,
+        bodies_bytes=8 * max_body_mib * MEBIBYTE,
+        deadline_s=deadline,
+        drain_s=drain,
+        limits=replace(MEDIUM, bytes=max_media_mib * MEBIBYTE),
+        **more,
+    )
+    assistant = load_assistant(model, device=device, dtype=dtype, quantize=quantize, rope_factor=rope_factor)
+    typer.echo(f"http://{host}:{port} serves {settings.model_name}", err=True)
+    run(assistant, settings, host=host, port=port)

@@ -1,0 +1,1 @@
+"""The OpenAI-style HTTP API, and the page at its root."""

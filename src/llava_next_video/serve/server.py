@@ -1,0 +1,70 @@
+"""Run the application until it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from types import FrameType
+
+import uvicorn
+from uvicorn.config import Config
+
+from llava_next_video.assistant import VideoAssistant
+from llava_next_video.serve.app import build_app
+from llava_next_video.serve.door import Door
+from llava_next_video.serve.settings import ServeSettings
+
+# The engine's thread holds Python between its operations; others get their turn this often.
+SWITCH_S = 0.001
+
+
+class Server(uvicorn.Server):
+    """Stops in two steps: requests under way are finished while new ones are refused, then all is closed."""
+
+    def __init__(self, config: Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Told to stop; told so again, stop now."""
+        self._door.closing = True
+        if self.should_exit:
+            self.force_exit = True
+        super().handle_exit(sig, frame)
+
+
+def serve(
+    assistant: VideoAssistant, settings: ServeSettings, *, host: str = "127.0.0.1", port: int = 8000
+) -> None:
+    """Serve until SIGINT or SIGTERM; the access log goes to stderr, one JSON object a line."""
+    app, door = build_app(assistant, settings)
+    config = Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.drain_s),
+        backlog=2048,
+    )
+    write_log()
+    sys.setswitchinterval(SWITCH_S)
+    # What was loaded stays; collections need not look at it again.
+    gc.freeze()
+    Server(config, door).run()
+
+
+def write_log() -> None:
+    """Send the log to stderr: its own lines as they are, warnings of others with their names."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter('{"level": "%(levelname)s", "log": "%(name)s", "told": "%(message)s"}')
+    )
+    plain = logging.StreamHandler(sys.stderr)
+    plain.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("llava_next_video.access")
+    access.handlers, access.propagate = [plain], False
+    access.setLevel(logging.INFO)
+    logging.getLogger().addHandler(handler)

@@ -1,0 +1,231 @@
+"""What is to be captioned: from folders, globs, manifests and archives to a list of videos."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+from typing import cast
+
+from llava_next_video.caption.cells import Cell, table_rows
+from llava_next_video.data.record import Place, Slice
+from llava_next_video.data.rows import VIDEO_ENDINGS, Row, container, read_rows
+from llava_next_video.errors import ConfigError, DataError
+
+ENDINGS = VIDEO_ENDINGS | {"mpg", "mpeg", "ts", "wmv", "flv", "3gp", "ogv"}
+IDS = ("id", "video_id", "key", "__key__")
+SOURCES = ("path", "video", "videos", "video_path", "file", "file_name", "url", "uri", "bytes", "mp4")
+DURATIONS = ("duration_s", "duration", "length_s")
+
+Source = str | Slice | Cell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One video to caption, and what to ask about it; `seconds` if its manifest says how long it is."""
+
+    id: str
+    source: Source
+    prompt: str
+    seconds: float | None = None
+
+
+def list_items(inputs: Sequence[str], prompt: str) -> list[Item]:
+    """All videos of the inputs, in order.
+
+    An input is a folder (searched to its depths, for videos and WebDataset tars), a glob, a video, a list of
+    paths (.txt), a table (.csv, .tsv), JSON lines, a JSON list, parquet or a tar. `{name}` in the prompt is
+    the value in that column; a `prompt` column replaces the prompt for its row.
+
+    Raises:
+        ConfigError: Nothing was found, or the prompt names a field that a row does not have.
+        DataError: A line of a manifest cannot be used (file and line), or two videos have one id.
+    """
+    template = Template(prompt)
+    items: dict[str, Item] = {}
+    for given in inputs:
+        for values, place in _found(given):
+            item = _item(values, place, template)
+            if item.id in items:
+                raise DataError(
+                    f"{place}: the id {item.id!r} stands for {_named(items[item.id].source)} and "
+                    f"{_named(item.source)}; give each video an id of its own"
+                )
+            items[item.id] = item
+    if not items:
+        raise ConfigError(
+            f"no videos found in {', '.join(inputs)}; expected a folder or glob with files such as .mp4, or "
+            "a manifest (.txt, .csv, .jsonl, .parquet, .tar)"
+        )
+    return list(items.values())
+
+
+class Template:
+    """A prompt with fields in braces.
+
+    >>> Template("Describe {title}.").fill({"title": "a walk"}, Place(file="a.csv", line=2))
+    'Describe a walk.'
+
+    Raises:
+        ConfigError: Braces that are no field.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Parse it once."""
+        self.text = text
+        try:
+            parts = list(Formatter().parse(text))
+        except ValueError as error:
+            raise ConfigError(f"the prompt {text!r}: {error}; write {{{{ and }}}} for braces") from error
+        self.fields = [name for _, name, _, _ in parts if name is not None]
+        odd = [
+            name
+            for _, name, form, how in parts
+            if name is not None and (not name.isidentifier() or form or how)
+        ]
+        if odd:
+            raise ConfigError(
+                f"the prompt {text!r}: {{{odd[0]}}} is no column name; write {{{{ and }}}} for braces"
+            )
+
+    def fill(self, values: Mapping[str, object], place: Place) -> str:
+        """The prompt of one row.
+
+        Raises:
+            ConfigError: The row lacks a field.
+        """
+        if not self.fields:
+            return self.text if "{{" not in self.text and "}}" not in self.text else self.text.format()
+        missing = [name for name in self.fields if values.get(name) is None]
+        if missing:
+            known = sorted(name for name, value in values.items() if isinstance(value, str | int | float))
+            raise ConfigError(
+                f"{place}: the prompt asks for {{{missing[0]}}}; this row has {', '.join(known) or 'none'}"
+            )
+        return self.text.format_map({name: values[name] for name in self.fields})
+
+
+def _found(given: str) -> Iterator[tuple[Mapping[str, object], Place]]:
+    """The rows behind one input, each with its place; a file of a folder is a row of its own."""
+    path = Path(given)
+    if path.is_dir():
+        for number, file in enumerate(_files(path), 1):
+            name = Path(file).relative_to(path).as_posix()
+            yield from _of_file(file, name, Place(file=given, line=number))
+    elif path.exists():
+        yield from _of_file(given, given, Place(file=given, line=1))
+    elif any(letter in given for letter in "*?["):
+        for number, file in enumerate(sorted(glob.glob(given, recursive=True)), 1):
+            yield from _of_file(file, file, Place(file=given, line=number))
+    elif "://" in given:
+        yield {"id": given, "path": given}, Place(file=given, line=1)
+    else:
+        raise ConfigError(f"{given}: no such file or folder")
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Videos and tars below a folder, in the order of their names, without hidden ones."""
+    for here, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and _ending(name) in ENDINGS | {"tar"}:
+                yield os.path.join(here, name)
+
+
+def _of_file(file: str, name: str, place: Place) -> Iterator[tuple[Mapping[str, object], Place]]:
+    ending = _ending(file)
+    if ending in ENDINGS:
+        yield {"id": name, "path": os.path.abspath(file)}, place
+        return
+    for row in _rows(Path(file), ending):
+        yield _rooted(row.values, Path(file).absolute().parent), row.place
+
+
+def _rows(path: Path, ending: str) -> Iterable[Row]:
+    match ending:
+        case "txt" | "list":
+            return (
+                Row(values={"path": text}, place=Place(file=str(path), line=number))
+                for number, text in _lines(path)
+                if text and not text.startswith("#")
+            )
+        case "csv" | "tsv":
+            return _csv_rows(path, "\t" if ending == "tsv" else ",")
+    return table_rows(path) if container(path) == "parquet" else read_rows(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
+    reader = csv.DictReader((text for _, text in _lines(path)), delimiter=delimiter, strict=True)
+    try:
+        for values in reader:
+            place = Place(file=str(path), line=reader.line_num)
+            if None in values or None in values.values():
+                raise DataError(
+                    f"{place}: expected {len(reader.fieldnames or ())} fields, as the first line has"
+                )
+            yield Row(values={key: value for key, value in values.items() if value}, place=place)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}; expected comma-separated values") from error
+
+
+def _rooted(values: Mapping[str, object], root: Path) -> Mapping[str, object]:
+    """The row with its path made absolute; a manifest's paths are relative to its folder."""
+    for name in SOURCES:
+        value = values.get(name)
+        if isinstance(value, str):
+            located = value if "://" in value or value.startswith("data:") else os.path.join(root, value)
+            return {"id": value, **values, name: located}
+        if value is not None:
+            return values
+    return values
+
+
+def _item(values: Mapping[str, object], place: Place, template: Template) -> Item:
+    source = next((values[name] for name in SOURCES if values.get(name) is not None), None)
+    if isinstance(source, list) and len(source) == 1:
+        source = source[0]
+    if not isinstance(source, str | Slice | Cell) or not source:
+        found = f"has {type(source).__name__}" if source else f"has only {sorted(map(str, values))}"
+        raise DataError(f"{place}: no video; the row {found}, expected one of {', '.join(SOURCES)}")
+    id = next((str(values[name]) for name in IDS if values.get(name) is not None), None)
+    if id is None:
+        raise DataError(f"{place}: a video in a table needs an id; add a column 'id'")
+    own = values.get("prompt")
+    return Item(
+        id=id,
+        source=source,
+        prompt=own if isinstance(own, str) and own.strip() else template.fill(values, place),
+        seconds=_seconds(values, place),
+    )
+
+
+def _seconds(values: Mapping[str, object], place: Place) -> float | None:
+    for name in DURATIONS:
+        value = values.get(name)
+        if value is not None:
+            try:
+                return float(cast(str, value))
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{place}: {name} is {value!r}; expected seconds") from error
+    return None
+
+
+def _named(source: Source) -> str:
+    return source if isinstance(source, str) else source.name
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1][1:].lower()

@@ -1,0 +1,183 @@
+"""The model on this machine, behind one engine thread."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from llava_next_video.assistant import EngineThread, VideoAssistant
+from llava_next_video.assistant.loading import default_checkpoint, refuse_name
+from llava_next_video.assistant.options import options_from
+from llava_next_video.caption.items import Item
+from llava_next_video.caption.outcome import DescriberGoneError, Model, Said, Seen, Tell
+from llava_next_video.caption.seeing import see_frames
+from llava_next_video.data.decoder import Decoder
+from llava_next_video.engine import Output, SamplingOptions
+from llava_next_video.errors import LlavaNextVideoError
+from llava_next_video.inputs import ModelInputs
+from llava_next_video.media import Clip, Sampling
+from llava_next_video.messages import Video, user
+
+SAMPLED_BYTES = 1 << 16
+SAMPLES = 16
+
+
+class LocalModel:
+    """The model of an assistant, behind one engine thread."""
+
+    def __init__(
+        self,
+        assistant: VideoAssistant,
+        *,
+        sampling: Sampling,
+        options: SamplingOptions,
+        look: bool = False,
+        at_once: int = 64,
+    ) -> None:
+        """The assistant's network is ours from now on; `look` draws what near duplicates are found by."""
+        self.at_once = at_once
+        self._processor = assistant.processor
+        self._sampling = sampling
+        self._options = options
+        self._look = look
+        self._thread = EngineThread(assistant.network)
+
+    def see(self, item: Item, decoder: Decoder) -> Seen:
+        """Decode the sampled frames."""
+        return see_frames(item, decoder, self._sampling, look=self._look)
+
+    def ask(self, item: Item, seen: Seen, tell: Tell) -> None:
+        """Hand prompt and pixels to the engine; the frames are needed no more."""
+        assert isinstance(seen.content, Clip)
+        inputs = with_pixels(
+            self._processor.prepare((user(item.prompt, [Video(source=seen.content)]),), (seen.content,))
+        )
+        self.submit(inputs, tell)
+
+    def submit(self, inputs: ModelInputs, tell: Tell) -> None:
+        """Ask with inputs that were prepared elsewhere.
+
+        Raises:
+            DescriberGoneError: The engine has crashed.
+        """
+        answer = _Answer(self, inputs.visual_tokens, tell)
+        try:
+            answer.refusal = self._thread.submit(inputs, self._options, answer).refusal
+        except LlavaNextVideoError as error:
+            raise DescriberGoneError(str(error)) from error
+
+    def text(self, ids: list[int]) -> str:
+        """The words of an answer."""
+        return str(self._processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine runs."""
+        return self._thread.alive
+
+    def close(self) -> None:
+        """Drop what is under way."""
+        self._thread.close()
+
+
+class _Answer:
+    """Gathers the ids of one answer, in the engine's thread."""
+
+    def __init__(self, model: LocalModel, visual_tokens: int, tell: Tell) -> None:
+        self.model = model
+        self.visual_tokens = visual_tokens
+        self.tell = tell
+        self.ids: list[int] = []
+        self.refusal: Exception | None = None
+
+    def __call__(self, output: Output) -> None:
+        self.ids.extend(output.ids)
+        if output.finish is None:
+            return
+        if output.finish not in ("stop", "length"):
+            told = output.error or f"the engine ended the answer ({output.finish})"
+            gone = output.finish == "abort" or not self.model.alive
+            known = (
+                type(self.refusal) if isinstance(self.refusal, LlavaNextVideoError) else LlavaNextVideoError
+            )
+            self.tell(DescriberGoneError(told) if gone else known(told))
+            return
+        timings = output.timings
+        started_s = timings.started_s or timings.arrived_s
+        self.tell(
+            Said(
+                caption=self.model.text(self.ids),
+                finish_reason="length" if output.finish == "length" else "stop",
+                prompt_tokens=output.prompt_tokens,
+                visual_tokens=self.visual_tokens,
+                cached_tokens=output.cached_tokens,
+                completion_tokens=output.completion_tokens,
+                wait_ms=round(1000 * (started_s - timings.arrived_s), 1),
+                generate_ms=round(1000 * ((timings.finished_s or started_s) - started_s), 1),
+            )
+        )
+
+
+def with_pixels(inputs: ModelInputs) -> ModelInputs:
+    """The inputs with their pixels made, so that frames of any size can be dropped."""
+    return replace(inputs, media=tuple(replace(medium, pixels=medium.load()) for medium in inputs.media))
+
+
+def local_model(
+    model: str | None,
+    weights: Mapping[str, str | None],
+    prompt: str,
+    sampling: Sampling,
+    options: Mapping[str, object],
+    *,
+    look: bool = False,
+) -> Model:
+    """A checkpoint (by default the package's own) as a describer.
+
+    Args:
+        model: Folder, or name on the hub.
+        weights: `device`, `dtype` and `quantize`, as `VideoAssistant.load` takes them.
+        prompt: What is asked; it stands in the identity only.
+        sampling: Which moments the model sees.
+        options: Generation settings by name.
+        look: Draw what near duplicates are found by.
+    """
+    settings = options_from(options)
+    name = default_checkpoint() if model is None else model
+    refuse_name(name)
+
+    def load() -> LocalModel:
+        assistant = VideoAssistant.load(name, **weights)  # type: ignore[arg-type]
+        return LocalModel(assistant, sampling=sampling, options=settings, look=look)
+
+    identity = {
+        "weights": weights_digest(checkpoint_folder(str(name))),
+        **{name: value for name, value in weights.items() if name != "device"},
+        "prompt": prompt,
+        "sampling": dataclasses.asdict(sampling),
+        "options": dict(options),
+    }
+    return Model(name="tiny" if model is None else model, identity=identity, load=load)
+
+
+def checkpoint_folder(name: str) -> Path:
+    """Where a checkpoint lies; one of the hub is fetched."""
+    return Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
+
+
+def weights_digest(folder: Path) -> str:
+    """What tells one checkpoint from another, wherever it lies: its config and samples of its weights."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for sample in range(SAMPLES):
+                file.seek(size * sample // SAMPLES)
+                digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:16]

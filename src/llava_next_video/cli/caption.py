@@ -1,0 +1,190 @@
+"""Caption many videos."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from llava_next_video.cli.ask import TINY, choose_sampling, quiet, refuse_options
+from llava_next_video.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llava_next_video.caption import Figures, Model, Settings
+    from llava_next_video.media import Sampling
+
+PROMPT = "Describe the video in detail."
+DEDUPES = ("off", "exact", "near")
+LINE_EVERY_S = 5.0
+
+
+def caption(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Folders (searched to their depths), globs, videos, WebDataset tars, or manifests: .txt, "
+            ".csv, .tsv, .jsonl, .parquet.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="Folder of parquet parts to write, or to go on with.", show_default=False)
+    ],
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="What to ask; {name} is the manifest's column of that name.", show_default=f'"{PROMPT}"'
+        ),
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="File with what to ask.", show_default="none")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(help="Frames to look at in each clip.", show_default="8; with --fps 64"),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames to look at per second of clip.", show_default="off")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a caption, at most.")] = 128,
+    temperature: Annotated[
+        float, typer.Option(help="0 takes the likeliest token; 1 follows the model.")
+    ] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.", show_default="none")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Part of the list to do: 2/8 is the second of eight.", show_default="everything"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Videos decoded at once, each in a process.")] = 2,
+    held_mb: Annotated[int, typer.Option(help="Decoded megabytes that may wait for the model.")] = 1024,
+    part_rows: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 1000,
+    dedupe: Annotated[
+        str, typer.Option(help="Caption once: exact (equal files), near (also re-encoded ones), or off.")
+    ] = "exact",
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Try again what ended with an error in an earlier run.")
+    ] = False,
+    new_run: Annotated[
+        bool, typer.Option("--new-run", help="Move the output's captions aside and begin anew.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
+    ] = None,
+) -> None:
+    """Caption every video once, into parquet; killed and run again, it goes on where it was."""
+    from llava_next_video.caption import Settings, estimate, list_items, share
+    from llava_next_video.caption import caption as caption_all
+
+    if dedupe not in DEDUPES:
+        raise ConfigError(f"unknown --dedupe {dedupe!r}; known: {', '.join(DEDUPES)}")
+    question = _question(prompt, prompt_file)
+    sampling = choose_sampling(None, frames, fps)
+    options: dict[str, object] = {"max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    refuse_options(options)
+    settings = Settings(
+        workers=_positive("workers", workers),
+        held_bytes=_positive("held-mb", held_mb) << 20,
+        part_rows=_positive("part-rows", part_rows),
+        dedupe=cast(Literal["off", "exact", "near"], dedupe),
+    )
+    shards = None if shard is None else _shard(shard)
+    items = list_items(inputs, question)
+    if shards is not None:
+        items = share(items, shards[0] - 1, shards[1])
+    weights = {"device": device, "dtype": dtype, "quantize": quantize}
+    chosen = _local(model, weights, question, sampling, options, settings)
+    with _told() as told:
+        figures = caption_all(
+            items, output, chosen, settings, new_run=new_run, retry_errors=retry_errors, told=told
+        )
+    typer.echo(estimate(figures), err=True)
+    typer.echo(output)
+
+
+def _question(prompt: str | None, prompt_file: Path | None) -> str:
+    if prompt is not None and prompt_file is not None:
+        raise ConfigError("--prompt and --prompt-file were both given; keep one")
+    question = prompt_file.read_text(encoding="utf-8").strip() if prompt_file else prompt or PROMPT
+    if not question.strip():
+        raise ConfigError(f"the prompt is empty; say what to ask, for instance {PROMPT!r}")
+    return question
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"--{name} {value} was given; expected 1 or more")
+    return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise ConfigError(f"--shard {text}: expected i/n with i from 1 to n, for instance 2/8")
+    return int(index), int(count)
+
+
+def _local(
+    model: str | None,
+    weights: dict[str, str | None],
+    question: str,
+    sampling: Sampling,
+    options: dict[str, object],
+    settings: Settings,
+) -> Model:
+    """The model of this machine."""
+    typer.echo(TINY if model is None else f"loading {model}", err=True)
+    quiet()
+    from llava_next_video.caption.local import local_model
+
+    return local_model(model, weights, question, sampling, options, look=settings.dedupe == "near")
+
+
+@contextmanager
+def _told() -> Iterator[Callable[[Figures], None]]:
+    """A bar on a terminal; elsewhere a line of JSON every few seconds, and one at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        last_s = time.monotonic()
+
+        def line(figures: Figures) -> None:
+            nonlocal last_s
+            if figures.over or time.monotonic() - last_s >= LINE_EVERY_S:
+                last_s = time.monotonic()
+                typer.echo(json.dumps(figures.as_record()), err=True)
+
+        yield line
+        return
+    with Progress(
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"), console=console
+    ) as progress:
+        task = progress.add_task("captioning", total=None, words="")
+
+        def bar(figures: Figures) -> None:
+            progress.update(
+                task,
+                total=figures.total,
+                completed=figures.total - figures.left,
+                words=figures.in_words(),
+            )
+
+        yield bar

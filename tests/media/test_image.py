@@ -97,6 +97,9 @@ def test_damaged_and_foreign_pictures_are_refused_in_a_sentence(film) -> None:
         read_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(MediaError, match="expected uint8"):
         read_image(np.zeros((4, 4, 3), np.float32))
+    for empty in (np.zeros((0, 4, 3), np.uint8), Image.new("RGB", (0, 4))):
+        with pytest.raises(MediaError, match="empty"):
+            read_image(empty)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from llava_next_video.errors import CapacityError, ConfigError, PromptError
+from llava_next_video.errors import CapacityError, ConfigError, MediaError, PromptError
 from llava_next_video.processing import LlavaNextVideoProcessor
+from llava_next_video.processing.call import read_call
 
 # 56 pixels are 4x4 patches, pooled to 2x2 tokens a frame.
 A_FRAME = 4
@@ -149,6 +150,40 @@ def test_settings_reach_the_processor_they_belong_to(processor, clip, picture):
 def test_an_unknown_keyword_is_refused(processor, name):
     with pytest.raises(ConfigError, match=f"unknown keyword '{name}'"):
         processor("hello", **{name: 1})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "sentence"),
+    [
+        ({"images_kwargs": {"padding": True}}, "images_kwargs takes no 'padding'; it belongs to text_kwargs"),
+        ({"videos_kwargs": {"do_pad": True}}, "videos_kwargs takes no 'do_pad'; it belongs to images_kwargs"),
+        ({"text_kwargs": {"size": 84}}, "belongs to images_kwargs or videos_kwargs"),
+        ({"images_kwargs": {"return_tensors": "np"}}, "takes no 'return_tensors'"),
+        ({"images_kwargs": {"pading": True}}, "unknown keyword 'pading'; did you mean 'padding'"),
+        ({"text_kwargs": "padding"}, "text_kwargs is 'padding'; expected keywords by name"),
+        ({"max_length": 2.5}, "max_length is 2.5; expected a whole number"),
+        ({"pad_to_multiple_of": "8"}, "pad_to_multiple_of is '8'"),
+        ({"add_special_tokens": "no"}, "add_special_tokens is 'no'; expected True, False or None"),
+    ],
+)
+def test_a_keyword_in_the_wrong_place_or_of_the_wrong_kind_is_refused(keywords, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        read_call(keywords)
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        np.zeros((0, 0, 3), np.uint8),
+        np.zeros((3, 0, 5), np.uint8),
+        torch.zeros(0, 4),
+        Image.new("RGB", (0, 5)),
+        [np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 3), np.uint8)],
+    ],
+)
+def test_an_empty_picture_is_refused(processor, empty):
+    with pytest.raises(MediaError, match=r"empty array|at least one"):
+        processor("<image>", images=empty)
 
 
 def test_everything_moves_and_changes_type_together(processor, clip):

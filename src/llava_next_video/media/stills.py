@@ -50,6 +50,8 @@ def read_still(source: Still, limits: Limits, policy: FetchPolicy) -> Picture:
     if isinstance(source, np.ndarray):
         return _picture(picture_of(source, "array"), array_key(source), "array")
     if isinstance(source, Image.Image):
+        if 0 in source.size:
+            raise MediaError(f"a picture of {source.width}x{source.height} pixels was given; it is empty")
         return _picture(upright_rgb(source, "picture"), _pixels_key(source), "picture")
     with opened(source, limits, policy) as encoded:
         found = open_picture(encoded.file, encoded.name, limits)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -36,7 +35,13 @@ TEXT = frozenset(
 BOTH = frozenset({*Configured.names, "input_data_format"})
 IMAGES = frozenset({"image_grid_pinpoints", "do_pad"})
 VIDEOS = frozenset({"do_sample_frames", "num_frames", "fps", "sampler", "video_metadata", "return_metadata"})
-GROUPS = ("common_kwargs", "text_kwargs", "images_kwargs", "videos_kwargs")
+GROUPS: Mapping[str, frozenset[str]] = {
+    "common_kwargs": TEXT | BOTH | IMAGES | VIDEOS,
+    "text_kwargs": TEXT,
+    "images_kwargs": BOTH | IMAGES,
+    "videos_kwargs": BOTH | VIDEOS,
+}
+"""transformers' groups of keywords, and what each may hold."""
 KNOWN = sorted(TEXT | BOTH | IMAGES | VIDEOS | {*GROUPS, "images", "videos"})
 
 
@@ -91,9 +96,9 @@ def read_call(
     Raises:
         ConfigError: An unknown keyword, or a value that cannot be honoured.
     """
-    grouped = {group: dict(cast(Mapping[str, object], kwargs.get(group) or {})) for group in GROUPS}
+    grouped = {group: _group(group, kwargs.get(group)) for group in GROUPS}
     flat = {name: value for name, value in kwargs.items() if name not in GROUPS}
-    for name in [*flat, *(name for group in grouped.values() for name in group)]:
+    for name in flat:
         if name not in KNOWN:
             raise _unknown(name)
     flat |= grouped["common_kwargs"]
@@ -106,16 +111,18 @@ def read_call(
     return CallOptions(
         padding=text.get("padding", False),
         truncation=_truncation(text.get("truncation")),
-        max_length=cast("int | None", text.get("max_length")),
+        max_length=_whole("max_length", text.get("max_length")),
         return_tensors=read_tensor_kind(text.get("return_tensors", "pt")),
         padding_side=side,
-        add_special_tokens=cast("bool | None", text.get("add_special_tokens")),
-        pad_to_multiple_of=cast("int | None", text.get("pad_to_multiple_of")),
-        return_mm_token_type_ids=bool(text.get("return_mm_token_type_ids", False)),
+        add_special_tokens=_yes_or_no("add_special_tokens", text.get("add_special_tokens")),
+        pad_to_multiple_of=_whole("pad_to_multiple_of", text.get("pad_to_multiple_of")),
+        return_mm_token_type_ids=bool(
+            _yes_or_no("return_mm_token_type_ids", text.get("return_mm_token_type_ids"))
+        ),
         mark_spoken=mark_spoken,
         from_template=from_template,
-        images={name: value for name, value in images.items() if name != "return_tensors"},
-        videos={name: value for name, value in videos.items() if name != "return_tensors"},
+        images=images,
+        videos=videos,
     )
 
 
@@ -166,6 +173,37 @@ def _truncation(truncation: object) -> bool:
     if truncation in (True, "longest_first", "only_first"):
         return True
     raise ConfigError(f"truncation is {truncation!r}; expected True or False")
+
+
+def _group(group: str, given: object) -> dict[str, object]:
+    """The keywords of one group, each of which must belong there."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{group} is {given!r}; expected keywords by name, such as {{'padding': True}}")
+    for name in given:
+        if name not in KNOWN:
+            raise _unknown(name)
+        if name not in GROUPS[group]:
+            homes = [home for home, names in GROUPS.items() if name in names and home != "common_kwargs"]
+            raise ConfigError(
+                f"{group} takes no {name!r}; it belongs to {' or '.join(homes) or 'the call itself'}"
+            )
+    return dict(given)
+
+
+def _whole(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0:
+        return int(value)
+    raise ConfigError(f"{name} is {value!r}; expected a whole number above 0, or None")
+
+
+def _yes_or_no(name: str, value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise ConfigError(f"{name} is {value!r}; expected True, False or None")
 
 
 def _unknown(name: str) -> ConfigError:

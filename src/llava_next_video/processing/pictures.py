@@ -47,6 +47,8 @@ def read_picture(image: object, *, order: ChannelOrder | None, convert_rgb: bool
         image = _from_array(np.asarray(image.cpu()) if isinstance(image, Tensor) else image, order)
     elif not isinstance(image, Image.Image):
         return read_image(encoded_source(image)).image
+    if 0 in image.size:
+        raise MediaError(f"the picture has {image.width}x{image.height} pixels; expected at least one")
     if image.mode != "RGB" and not convert_rgb:
         raise MediaError(f"the picture is {image.mode}, and do_convert_rgb=False; expected RGB")
     return as_rgb(image)
@@ -129,6 +131,8 @@ def _from_array(image: np.ndarray, order: ChannelOrder | None) -> Image.Image:
         raise MediaError(
             f"a picture with {image.shape[-1]} channels; expected 1, 3 or 4 (or input_data_format)"
         )
+    if image.size == 0:
+        raise MediaError(f"the picture is an empty array of shape {image.shape}")
     image = _as_bytes(image)
     return Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image))
 

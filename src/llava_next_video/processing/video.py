@@ -206,7 +206,7 @@ class LlavaNextVideoImageProcessor(Configured):
             num_frames, fps = self.num_frames, self.fps
         if fps is not None:
             most = UNCAPPED if num_frames is None else num_frames
-            return Sampling(how="fps", per_second=float(fps), frames=most)
+            return Sampling(how="fps", per_second=fps, frames=most)
         how = read_sampler(sampler or self.sampler)
         return Sampling(how=how) if num_frames is None else Sampling(how=how, frames=num_frames)
 

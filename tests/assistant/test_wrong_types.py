@@ -1,0 +1,56 @@
+"""Values of the wrong kind are a sentence, not a traceback; seen without the type checks of the tests."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, sys
+from llava_next_video import AutoProcessor, Sampling, VideoAssistant
+from llava_next_video.errors import LlavaNextVideoError
+
+checkpoint, clip = sys.argv[1:]
+assistant, processor = VideoAssistant.load(checkpoint), AutoProcessor.from_pretrained(checkpoint)
+tries = {
+    "frames": lambda: assistant.ask(clip, "?", frames=2.5),
+    "frames in words": lambda: assistant.ask(clip, "?", frames="8"),
+    "a sampling": lambda: Sampling(frames=True),
+    "a rate": lambda: Sampling(how="fps", per_second="2"),
+    "num_frames": lambda: processor("<video>", videos=clip, num_frames=2.5),
+    "fps": lambda: processor("<video>", videos=clip, fps="2"),
+    "max_length": lambda: processor("hello", max_length="9"),
+    "tokens": lambda: assistant.ask(clip, "?", max_new_tokens=2.5),
+}
+told = {}
+for name, attempt in tries.items():
+    try:
+        attempt()
+    except LlavaNextVideoError as error:
+        told[name] = str(error)
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_values_of_the_wrong_kind_are_refused_in_a_sentence(tiny_checkpoint: Path, square_clip: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tiny_checkpoint), str(square_clip)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count = "expected a whole number, at least 1"
+    rate = "sampling by fps needs per_second above 0, for instance 1.0; '2' was given"
+    assert json.loads(done.stdout) == {
+        "frames": f"sampling of 2.5 frames was asked for; {count}",
+        "frames in words": f"sampling of '8' frames was asked for; {count}",
+        "a sampling": f"sampling of True frames was asked for; {count}",
+        "a rate": rate,
+        "num_frames": f"sampling of 2.5 frames was asked for; {count}",
+        "fps": rate,
+        "max_length": "max_length is '9'; expected a whole number above 0, or None",
+        "tokens": "max_new_tokens is 2.5; expected a whole number",
+    }

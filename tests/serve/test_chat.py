@@ -12,10 +12,10 @@ import httpx2 as httpx
 import openai
 import pytest
 from PIL import Image
+from tests.serve.conftest import Running, about, data_url, write_film
 
 from llava_next_video import VideoAssistant
 from llava_next_video.media import Sampling, read_clip
-from tests.serve.conftest import Running, about, data_url, write_film
 
 MODEL = "llava-next-video"
 
@@ -46,9 +46,7 @@ def test_a_question_about_a_clip_is_answered_as_the_assistant_answers_it(
     assert seen["frame_indices"] == list(read_clip(clip, Sampling(frames=8)).indices)
 
 
-def test_a_stream_has_the_same_words_a_role_a_reason_and_the_usage(
-    client: openai.OpenAI, clip: Path
-) -> None:
+def test_a_stream_has_the_same_words_a_role_a_reason_and_the_usage(client: openai.OpenAI, clip: Path) -> None:
     asked = {"model": MODEL, "messages": about(data_url(clip), "Describe it."), "max_tokens": 20}
     whole = client.chat.completions.create(**asked)
     chunks = list(

@@ -9,8 +9,6 @@ from contextlib import aclosing
 from llava_next_video.assistant import VideoAssistant
 from llava_next_video.errors import PromptError
 from llava_next_video.inputs import ModelInputs
-from llava_next_video.messages import Turn
-from llava_next_video.processing.chat import pick_template, render
 from llava_next_video.serve.account import Account, converse
 from llava_next_video.serve.bridge import Bridge, Piece
 from llava_next_video.serve.door import Visit
@@ -94,16 +92,6 @@ class Desk:
             async for piece in pieces:
                 account.add(piece)
                 yield piece
-
-    def rendered(self, turns: Sequence[Turn], *, add_generation_prompt: bool) -> str:
-        """A conversation as the text that the model reads."""
-        processor = self.bridge.processor
-        return render(
-            pick_template(None, processor.chat_template),
-            turns,
-            add_generation_prompt=add_generation_prompt,
-            variables=processor.tokenizer.special_tokens_map,
-        ).text
 
 
 def salted(visit: Visit, more: str | None) -> bytes:

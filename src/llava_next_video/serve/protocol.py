@@ -226,7 +226,7 @@ class TokenizeRequest(Strict):
     prompt: str | None = None
     messages: list[Message] | None = None
     add_special_tokens: bool = True
-    add_generation_prompt: bool = True
+    add_generation_prompt: Literal[True] | None = None
     return_token_strs: Literal[False] | None = None
 
 

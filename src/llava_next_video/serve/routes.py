@@ -142,9 +142,7 @@ async def tokenize(asked: TokenizeRequest, request: Request) -> Answer:
         turns = read_turns(asked.messages or [])
         if any(turn.media for turn in turns):
             raise PromptError("how many tokens a medium takes depends on it; ask /v1/frames")
-        desk.bridge.refuse_length(sum(len(turn.text) for turn in turns))
-        text = desk.rendered(turns, add_generation_prompt=asked.add_generation_prompt)
-        ids = await desk.bridge.ids(text, special=False)
+        ids = (await desk.bridge.prepare(turns, [], b"")).ids
     return {"count": len(ids), "max_model_len": desk.bridge.context, "tokens": list(ids)}
 
 

@@ -17,7 +17,7 @@ from llava_next_video.data.rows import VIDEO_ENDINGS, Row, container, read_rows
 from llava_next_video.errors import ConfigError, DataError
 
 ENDINGS = VIDEO_ENDINGS | {"mpg", "mpeg", "ts", "wmv", "flv", "3gp", "ogv"}
-IDS = ("id", "video_id", "key", "__key__")
+IDS = ("id", "video_id", "key", "__key__", "__path__")
 SOURCES = ("path", "video", "videos", "video_path", "file", "file_name", "url", "uri", "bytes", "mp4")
 DURATIONS = ("duration_s", "duration", "length_s")
 
@@ -149,9 +149,9 @@ def _rows(path: Path, ending: str) -> Iterable[Row]:
     match ending:
         case "txt" | "list":
             return (
-                Row(values={"path": text}, place=Place(file=str(path), line=number))
-                for number, text in _lines(path)
-                if text and not text.startswith("#")
+                Row(values={"path": line.strip()}, place=Place(file=str(path), line=number))
+                for number, line in _lines(path)
+                if line.strip() and not line.startswith("#")
             )
         case "csv" | "tsv":
             return _csv_rows(path, "\t" if ending == "tsv" else ",")
@@ -162,7 +162,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}:{number}: not UTF-8 ({error.reason}); save it as UTF-8") from error
 
@@ -178,7 +178,9 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
                 )
             yield Row(values={key: value for key, value in values.items() if value}, place=place)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}; expected comma-separated values") from error
+        raise DataError(
+            f"{path}:{reader.reader.line_num}: {error}; expected comma-separated values"
+        ) from error
 
 
 def _rooted(values: Mapping[str, object], root: Path) -> Mapping[str, object]:
@@ -187,7 +189,7 @@ def _rooted(values: Mapping[str, object], root: Path) -> Mapping[str, object]:
         value = values.get(name)
         if isinstance(value, str):
             located = value if "://" in value or value.startswith("data:") else os.path.join(root, value)
-            return {"id": value, **values, name: located}
+            return {"__path__": value, **values, name: located}
         if value is not None:
             return values
     return values

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.quality import flags
@@ -76,6 +76,7 @@ class Seen:
     content: object
 
 
+@runtime_checkable
 class Describer(Protocol):
     """A model, here or elsewhere; its methods may be called from any thread.
 

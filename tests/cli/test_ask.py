@@ -152,7 +152,7 @@ def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, P
 @pytest.mark.parametrize(
     ("medium", "flags", "says"),
     [
-        ("absent.mp4", [], r"absent\.mp4: no such file or folder"),
+        ("absent.mp4", [], r"absent\.mp4: no such file, folder or URL"),
         ("empty", [], "empty"),
         ("text.mp4", [], r"text\.mp4"),
         ("zero.mp4", [], r"zero\.mp4"),
@@ -172,7 +172,7 @@ def bad(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path) -> dict[str, P
         (None, ["--contact-sheet", "sheet.txt"], r"ends in \.png"),
         ("still.png", ["--contact-sheet", "{still.png}"], "is one of the media"),
         (None, ["--contact-sheet", "{folder.png}"], "cannot be written"),
-        (None, ["--model", "tinny"], "tinny is no folder here"),
+        (None, ["--model", "tinny"], "'tinny' is no folder here"),
         (None, ["--model", "{corrupt}"], "corrupt"),
         (None, ["--model", "{pickle}"], "pickle"),
         (None, ["--model", "{configless}"], r"no config\.json"),

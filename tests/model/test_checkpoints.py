@@ -220,6 +220,11 @@ def test_pickles_are_never_opened(folder):
         LlavaNextVideoForConditionalGeneration.from_pretrained(folder, use_safetensors=False)
 
 
+def test_gguf_files_are_refused(folder):
+    with pytest.raises(CheckpointError, match=r"gguf_file='a\.gguf': GGUF is not read"):
+        LlavaNextVideoForConditionalGeneration.from_pretrained(folder, gguf_file="a.gguf")
+
+
 def test_folders_that_hold_no_model_of_ours_are_refused(tmp_path, folder):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         LlavaNextVideoForConditionalGeneration.from_pretrained(tmp_path)

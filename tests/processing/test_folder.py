@@ -187,7 +187,7 @@ def test_broken_files_are_named(tmp_path, small_tokenizer, files, sentence):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(CheckpointError, match="no such folder"):
+    with pytest.raises(CheckpointError, match="is no folder here"):
         LlavaNextVideoProcessor.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="nobody/nothing: no folder of that name, and not in the hub"):
         LlavaNextVideoProcessor.from_pretrained("nobody/nothing", local_files_only=True, cache_dir=tmp_path)

@@ -6,14 +6,14 @@ import warnings
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Literal, cast, get_args
 
 import torch
 from huggingface_hub import snapshot_download
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
+from llava_next_video.checkpoint_name import folder_named
 from llava_next_video.engine import Engine, EngineSettings
-from llava_next_video.errors import CheckpointError, ConfigError
+from llava_next_video.errors import ConfigError
 from llava_next_video.model import (
     LlavaNextVideoConfig,
     LlavaNextVideoForConditionalGeneration,
@@ -21,10 +21,8 @@ from llava_next_video.model import (
 )
 from llava_next_video.model.adapter import Adapter
 from llava_next_video.model.checkpoint import named_failures, refuse_folder
+from llava_next_video.model.precision import FLOATS, read_dtype
 from llava_next_video.processing import LlavaNextVideoProcessor
-
-DType = Literal["float32", "bfloat16", "float16"]
-TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def default_checkpoint() -> Path:
@@ -38,10 +36,9 @@ def refuse_name(name: str | PathLike[str]) -> None:
     Raises:
         CheckpointError: A folder that holds no checkpoint, or a name that is neither a folder nor owner/name.
     """
-    if Path(name).is_dir():
-        refuse_folder(Path(name))
-    elif "/" not in str(name):
-        raise CheckpointError(f"{name} is no folder here; a checkpoint of the hub is named owner/name")
+    folder = folder_named(name)
+    if folder is not None:
+        refuse_folder(folder)
 
 
 def load_network(
@@ -62,15 +59,14 @@ def load_network(
         ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
     """
     place = _device(device)
-    if dtype is not None and dtype not in get_args(DType):
-        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(get_args(DType))}")
+    wanted = None if dtype is None else read_dtype(dtype)
     if quantize not in (None, "int8"):
         raise ConfigError(f"unknown quantisation {quantize!r}; known: int8")
     reference = reference or place.type != "cpu"
     if quantize is not None and reference:
         raise ConfigError(f"quantize={quantize!r} is the engine's, on a CPU; the reference network has none")
     usual = torch.float32 if place.type == "cpu" else "auto"
-    numbers = TORCH[dtype] if dtype else usual
+    numbers = FLOATS[wanted] if wanted else usual
     config = LlavaNextVideoConfig.from_pretrained(name)
     if rope_factor is not None:
         config = with_rope_factor(config, rope_factor)
@@ -78,9 +74,7 @@ def load_network(
     tokens = len(processor.tokenizer)
     extra = None if adapter is None else Adapter.read(Path(adapter))
     if not reference:
-        settings = EngineSettings(
-            dtype=cast(DType, dtype) if dtype else "auto", quantize="int8" if quantize else "none"
-        )
+        settings = EngineSettings(dtype=wanted or "auto", quantize="int8" if quantize else "none")
         folder = checkpoint_folder(name)
         return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
     model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, config=config, dtype=numbers)
@@ -96,8 +90,9 @@ def checkpoint_folder(name: str | PathLike[str]) -> Path:
     Raises:
         CheckpointError: The hub cannot be reached or does not have it.
     """
-    if Path(name).is_dir():
-        return Path(name)
+    folder = folder_named(name)
+    if folder is not None:
+        return folder
     with named_failures(str(name)):
         return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
 

@@ -91,9 +91,7 @@ def ask(
         )
     *media, question = media_and_question
     sampling = choose_sampling(sampler, frames, fps)
-    for medium in media:
-        if "://" not in medium and not medium.startswith("data:") and not Path(medium).exists():
-            raise MediaError(f"{medium}: no such file or folder")
+    refuse_absent(media)
     if contact_sheet is not None:
         refuse_target(contact_sheet, media)
     options: dict[str, object] = {
@@ -121,6 +119,19 @@ def ask(
         from llava_next_video.media import contact_sheet as drawn
 
         drawn(answer.seen, question=question, answer=answer.text).save(contact_sheet, format="PNG")
+
+
+def refuse_absent(media: list[str]) -> None:
+    """Raise when a medium is neither a URL nor there, before a model is loaded.
+
+    Raises:
+        MediaError: Its name.
+    """
+    from llava_next_video.media import is_url
+
+    for medium in media:
+        if not is_url(medium) and not Path(medium).exists():
+            raise MediaError(f"{medium}: no such file, folder or URL")
 
 
 def refuse_target(path: Path, media: list[str]) -> None:

@@ -17,9 +17,10 @@ from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig, PreTra
 
 from llava_next_video.convert.presets import Preset
 from llava_next_video.convert.tokenizer import IMAGE, SMALL_TALK, VIDEO, byte_level_bpe
-from llava_next_video.errors import CheckpointError, ConfigError
+from llava_next_video.errors import CheckpointError
 from llava_next_video.model import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 from llava_next_video.model.layouts import on_hub
+from llava_next_video.model.precision import FLOATS, read_dtype
 from llava_next_video.processing import (
     LlavaNextImageProcessor,
     LlavaNextVideoImageProcessor,
@@ -29,7 +30,6 @@ from llava_next_video.processing import (
 
 SHARD_BYTES = 2 * 1024**3
 STANDARD_DEVIATION = 0.02
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +50,14 @@ def write_random(out: Path, preset: Preset, *, seed: int = 0, dtype: str = "floa
         ConfigError: `dtype` is unknown.
         CheckpointError: `out` exists and is not an empty folder.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    numbers = FLOATS[read_dtype(dtype)]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is not an empty folder; name one that does not exist yet")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        written = _write(partial, preset, seed, DTYPES[dtype])
+        written = _write(partial, preset, seed, numbers)
         if out.exists():
             out.rmdir()
         partial.rename(out)

@@ -2,7 +2,8 @@
 
 from llava_next_video.media.clip import Clip, Picture
 from llava_next_video.media.encode import Codec, write_clip
-from llava_next_video.media.fetch import FetchPolicy, fetch
+from llava_next_video.media.fetch import FetchPolicy, fetch, is_url
+from llava_next_video.media.image import on_white
 from llava_next_video.media.limits import Limits
 from llava_next_video.media.read import is_clip, read, read_clip, read_image
 from llava_next_video.media.sampling import Sampling, moments
@@ -21,7 +22,9 @@ __all__ = [
     "contact_sheet",
     "fetch",
     "is_clip",
+    "is_url",
     "moments",
+    "on_white",
     "read",
     "read_clip",
     "read_image",

@@ -85,13 +85,17 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") or image.mode == "F":
             return Image.fromarray(_eight_bits(np.asarray(image), name)).convert("RGB")
-        if image.has_transparency_data:
-            above = image.convert("RGBA")
-            white = Image.new("RGBA", above.size, "white")
-            return Image.alpha_composite(white, above).convert("RGB")
-        return image.convert("RGB")
+        return on_white(image)
     except _BROKEN as error:
         raise MediaError(f"{name}: the picture is damaged or incomplete ({error})") from error
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The picture in RGB, transparent parts laid on white."""
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
+    return image.convert("RGB")
 
 
 def _eight_bits(values: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:

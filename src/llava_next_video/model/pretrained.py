@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from llava_next_video.checkpoint_name import folder_named
 from llava_next_video.errors import CheckpointError
 from llava_next_video.model.checkpoint import named_failures, refuse_folder, refuse_loading
 from llava_next_video.model.configuration import LlavaNextVideoConfig
@@ -49,18 +49,20 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
         """
         if kwargs.get("use_safetensors") is False:
             raise CheckpointError("use_safetensors=False opens a pickle, which can run code; use safetensors")
+        if kwargs.get("gguf_file") is not None:
+            raise CheckpointError(f"gguf_file={kwargs['gguf_file']!r}: GGUF is not read; use safetensors")
         name = str(pretrained_model_name_or_path)
         is_adapter = False
         if pretrained_model_name_or_path is not None:
-            folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder", ""))
-            is_adapter = (folder / "adapter_config.json").is_file()
-            if folder.is_dir() and not is_adapter:
-                refuse_folder(folder)
-            elif not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-                raise CheckpointError(f"{name} is no folder, and no name on the hub (owner/name) either")
+            place = folder_named(pretrained_model_name_or_path)
+            if place is not None:
+                folder = place / kwargs.get("subfolder", "")
+                is_adapter = (folder / "adapter_config.json").is_file()
+                if not is_adapter:
+                    refuse_folder(folder)
         wants_info = kwargs.pop("output_loading_info", False)
         allows_other_sizes = kwargs.pop("ignore_mismatched_sizes", False)
-        kwargs["use_safetensors"] = True if kwargs.get("gguf_file") is None else None
+        kwargs["use_safetensors"] = True
         kwargs["key_mapping"] = (kwargs.get("key_mapping") or {}) | RENAMES
         with named_failures(name):
             model, info = super().from_pretrained(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from transformers.utils.hub import cached_file
 
+from llava_next_video.checkpoint_name import folder_named
 from llava_next_video.errors import CheckpointError
 
 Json = Mapping[str, object]
@@ -116,14 +117,7 @@ class _Source:
     def __init__(self, name: str | os.PathLike[str], hub: Mapping[str, object]) -> None:
         self.name = os.fspath(name)
         self.hub = dict(hub)
-        self.folder = Path(self.name) if Path(self.name).is_dir() else None
-        looks_like_path = (
-            Path(self.name).is_absolute() or self.name.startswith(".") or self.name.count("/") > 1
-        )
-        if self.folder is None and looks_like_path:
-            raise CheckpointError(
-                f"{self.name}: no such folder; give a checkpoint folder or a name of the hub"
-            )
+        self.folder = folder_named(name)
 
     def path(self, file: str) -> Path | None:
         subfolder = str(self.hub.get("subfolder") or "")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llava_next_video.errors import ConfigError, MediaError
 from llava_next_video.geometry import best_canvas, fitted
-from llava_next_video.media import Picture, Source, read_image
+from llava_next_video.media import Picture, Source, on_white, read_image
 from llava_next_video.processing.settings import RESAMPLES, ChannelOrder, PixelSettings
 from llava_next_video.size import Size
 
@@ -69,17 +69,11 @@ def encoded_source(source: object) -> Source:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The picture in RGB, with transparent parts on white.
+    """The picture in RGB; one that is RGB already stays as it is, also with a transparent colour.
 
     Source: transformers, `image_transforms.py`, `convert_to_rgb`.
     """
-    if image.mode == "RGB":
-        return image
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else on_white(image)
 
 
 def picture_pixels(image: Image.Image, settings: PixelSettings, pinpoints: Sequence[Size]) -> Tiles:

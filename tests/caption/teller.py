@@ -78,7 +78,11 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     try:
         caption(
-            list_items(inputs, "What colour?"), Path(output), teller(Path(log), delay_s), Settings(**settings)
+            list_items(inputs, "What colour?"),
+            Path(output),
+            teller(Path(log), delay_s),
+            Settings(**settings),
+            report=False,
         )
     except (LlavaNextVideoError, OSError) as error:
         sys.stderr.write(f"{error}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from pathlib import Path
 
 from llava_next_video.errors import ConfigError
@@ -36,7 +37,7 @@ def put_if_absent(content: Path, target: Path) -> bool:
 
 def write_whole(path: Path, text: str, replace: bool = True) -> bool:
     """Write a file that appears complete, on disk, or not at all; without `replace` the first one stays."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -13,6 +13,7 @@ from llava_next_video.caption.figures import Figures
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.ledger import STATE, VIEWS, Ledger
 from llava_next_video.caption.outcome import Model
+from llava_next_video.caption.report import write_report
 from llava_next_video.caption.run import Run, Settings
 from llava_next_video.errors import ConfigError
 
@@ -28,6 +29,7 @@ def caption(
     *,
     new_run: bool = False,
     retry_errors: bool = False,
+    report: bool = True,
     told: Callable[[Figures], None] = lambda figures: None,
 ) -> Figures:
     """Caption what is not done yet; run it again after a kill, or beside itself, and each id is there once.
@@ -39,6 +41,7 @@ def caption(
         settings: How to work.
         new_run: Move the captions that are there aside, into `_earlier-1`, and begin anew.
         retry_errors: Try again what ended with an error.
+        report: Write `_report.html` at the end.
         told: Hears the figures, several times a second.
 
     Raises:
@@ -52,7 +55,10 @@ def caption(
         run.claims.bury_dead()
         run.ledger.refresh()
         run.ledger.forget_errors()
-    return run.go(told)
+    figures = run.go(told)
+    if report:
+        write_report(output, output / REPORT, items, figures)
+    return figures
 
 
 def fingerprint(identity: Mapping[str, object]) -> str:

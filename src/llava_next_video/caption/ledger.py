@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from llava_next_video.caption.disk import put_if_absent, settle, settle_folder, write_whole
@@ -193,6 +194,15 @@ class Ledger:
 
     def _open(self) -> int:
         return os.open(self._journal, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o666)
+
+
+def parts_of(folder: Path) -> Iterator[Path]:
+    """The parts of a log, in order."""
+    for number in count():
+        path = folder / f"part-{number:06d}.parquet"
+        if not path.exists():
+            return
+        yield path
 
 
 def journal_of(folder: Path, owner: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ from llava_next_video.cli.ask import TINY, choose_sampling, quiet, refuse_option
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llava_next_video.caption import Figures, Model, Settings
+    from llava_next_video.caption import Figures, Model
     from llava_next_video.media import Sampling
 
 PROMPT = "Describe the video in detail."
+SENDS = ("video", "frames", "images")
 DEDUPES = ("off", "exact", "near")
 LINE_EVERY_S = 5.0
 
@@ -79,6 +81,20 @@ def caption(
     new_run: Annotated[
         bool, typer.Option("--new-run", help="Move the output's captions aside and begin anew.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write OUTPUT/_report.html at the end.")
+    ] = True,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Let this running server describe (ours, vLLM, SGLang); several may be named.",
+            show_default="none",
+        ),
+    ] = None,
+    send: Annotated[
+        str, typer.Option(help="With --server: video (the file), frames (one data:video/jpeg) or images.")
+    ] = "images",
+    at_once: Annotated[int, typer.Option(help="With --server: requests under way.")] = 32,
     device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
@@ -109,10 +125,24 @@ def caption(
     if shards is not None:
         items = share(items, shards[0] - 1, shards[1])
     weights = {"device": device, "dtype": dtype, "quantize": quantize}
-    chosen = _local(model, weights, question, sampling, options, settings)
+    look = settings.dedupe == "near"
+    if server:
+        refused = [name for name, value in weights.items() if value is not None]
+        if refused:
+            raise ConfigError(f"--{refused[0]} is the server's business; leave it out, or leave --server out")
+        chosen = _remote(server, model, send, at_once, question, sampling, options, look)
+    else:
+        chosen = _local(model, weights, question, sampling, options, look)
     with _told() as told:
         figures = caption_all(
-            items, output, chosen, settings, new_run=new_run, retry_errors=retry_errors, told=told
+            items,
+            output,
+            chosen,
+            settings,
+            new_run=new_run,
+            retry_errors=retry_errors,
+            report=report,
+            told=told,
         )
     typer.echo(estimate(figures), err=True)
     typer.echo(output)
@@ -146,14 +176,46 @@ def _local(
     question: str,
     sampling: Sampling,
     options: dict[str, object],
-    settings: Settings,
+    look: bool,
 ) -> Model:
     """The model of this machine."""
     typer.echo(TINY if model is None else f"loading {model}", err=True)
     quiet()
     from llava_next_video.caption.local import local_model
 
-    return local_model(model, weights, question, sampling, options, look=settings.dedupe == "near")
+    return local_model(model, weights, question, sampling, options, look=look)
+
+
+def _remote(
+    urls: list[str],
+    model: str | None,
+    send: str,
+    at_once: int,
+    question: str,
+    sampling: Sampling,
+    options: dict[str, object],
+    look: bool,
+) -> Model:
+    """Running servers."""
+    from llava_next_video.caption.servers import server_model
+
+    if send not in SENDS:
+        raise ConfigError(f"unknown --send {send!r}; known: {', '.join(SENDS)}")
+    if send == "video" and look:
+        raise ConfigError(
+            "--dedupe near needs frames, and --send video decodes none here; send images or frames"
+        )
+    return server_model(
+        urls,
+        model,
+        question,
+        sampling,
+        options,
+        send=cast(Literal["video", "frames", "images"], send),
+        at_once=_positive("at-once", at_once),
+        look=look,
+        key=os.environ.get("OPENAI_API_KEY"),
+    )
 
 
 @contextmanager

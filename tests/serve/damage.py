@@ -81,7 +81,7 @@ def _spliced(data: bytes, rng: random.Random) -> bytes:
 
 def _bombs() -> Iterator[tuple[Kind, bytes]]:
     """Small files that claim, or hold, very much."""
-    for form in ("GIF", "WEBP", "PNG"):
+    for form in ("GIF", "PNG"):
         file = io.BytesIO()
         Image.new("L" if form == "GIF" else "RGB", (7000, 7000)).save(file, format=form)
         yield "image", file.getvalue()
@@ -97,5 +97,9 @@ def _bombs() -> Iterator[tuple[Kind, bytes]]:
         "image",
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 1 << 30, 1 << 30, 8, 2, 0, 0, 0),
     )
+    canvas = b"VP8X" + struct.pack("<II", 10, 2) + b"\xfe\x3f\x00" * 2
+    webp = b"RIFF" + struct.pack("<I", 4 + len(canvas)) + b"WEBP" + canvas
+    yield "image", webp
+    yield "video", webp
     yield "video", b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(3) + b";"
     yield "image", b""

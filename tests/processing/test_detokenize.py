@@ -1,7 +1,7 @@
 """Streamed text is the text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -16,6 +16,7 @@ def streamed(ids: list[int], tokenizer: PreTrainedTokenizerFast, stop: tuple[str
     return [*(stream.push(token) for token in ids), stream.finish()]
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_the_pieces_join_to_the_whole_text(text: str) -> None:
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
@@ -23,11 +24,13 @@ def test_the_pieces_join_to_the_whole_text(text: str) -> None:
     assert "".join(streamed(ids, TOKENIZER)) == whole.strip()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(min_value=0, max_value=255 + 3)))
 def test_bytes_that_form_no_character_join_to_what_decoding_gives(ids: list[int]) -> None:
     assert "".join(streamed(ids, TOKENIZER)) == TOKENIZER.decode(ids, skip_special_tokens=True).strip()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abc \n"), st.lists(st.text(alphabet="abc ", min_size=1), max_size=3))
 def test_the_text_ends_before_the_stop_string_that_is_complete_first(text: str, stop: list[str]) -> None:
     ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]

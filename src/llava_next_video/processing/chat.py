@@ -111,17 +111,22 @@ def is_batch(conversation: object) -> bool:
 
 
 def sources(
-    turns: Sequence[Sequence[Turn]], kind: type[Image] | type[Video], *, beside: object
-) -> object | None:
-    """The media of that kind: those in the messages, or those handed over `beside` them; None without any.
+    turns: Sequence[Sequence[Turn]], *, images: object, videos: object
+) -> tuple[object | None, object | None]:
+    """The pictures and the clips: those in the messages, or those handed over beside them; None without any.
 
     Raises:
-        PromptError: Both are given.
+        PromptError: One kind is given in both ways.
     """
+    return _sources(turns, Image, "images", images), _sources(turns, Video, "videos", videos)
+
+
+def _sources(
+    turns: Sequence[Sequence[Turn]], kind: type[Image] | type[Video], name: str, beside: object
+) -> object | None:
     media = [part for conversation in turns for turn in conversation for part in turn.media]
     inside = [part.source for part in media if isinstance(part, kind) and part.source is not None]
     if inside and beside is not None:
-        name = "images" if kind is Image else "videos"
         raise PromptError(
             f"{name} are given in the messages ({len(inside)}) and as {name}=; keep one of the two"
         )

@@ -82,6 +82,19 @@ def load_parts(name: str | os.PathLike[str], kwargs: Mapping[str, object]) -> di
     }
 
 
+def settings_to_save(
+    own: Mapping[str, object], image: LlavaNextImageProcessor, video: LlavaNextVideoImageProcessor
+) -> dict[str, object]:
+    """What stands in processor_config.json; own settings that are as usual in the family are left out."""
+    unusual = {name: value for name, value in own.items() if value is not None and value != USUAL.get(name)}
+    return {
+        "processor_class": "LlavaNextVideoProcessor",
+        "image_processor": image.to_dict(),
+        "video_processor": video.to_dict(),
+        **unusual,
+    }
+
+
 def save_parts(
     save_directory: str | os.PathLike[str],
     settings: Mapping[str, object],

@@ -7,24 +7,23 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
-import numpy as np
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
-from llava_next_video.errors import ConfigError, PromptError
+from llava_next_video.errors import ConfigError
 from llava_next_video.geometry import NewlineMode, PoolMode
-from llava_next_video.inputs import MediumKind, ModelInputs
+from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Picture
-from llava_next_video.messages import Image, Turn, Video, read_messages
+from llava_next_video.messages import Turn, read_messages
+from llava_next_video.processing.batch import Batching
 from llava_next_video.processing.call import CallOptions, read_call, refuse_swapped
 from llava_next_video.processing.chat import Rendered, is_batch, pick_template, render, sources
 from llava_next_video.processing.counting import Counting
 from llava_next_video.processing.image import LlavaNextImageProcessor
-from llava_next_video.processing.loading import OWN, USUAL, load_parts, save_parts
-from llava_next_video.processing.promise import Promises
+from llava_next_video.processing.loading import OWN, load_parts, save_parts, settings_to_save
 from llava_next_video.processing.prompt import find_placeholders
-from llava_next_video.processing.text import text_inputs
 from llava_next_video.processing.video import LlavaNextVideoImageProcessor
-from llava_next_video.size import Size
+
+Media = Sequence[Clip | Picture]
 
 
 class LlavaNextVideoProcessor:
@@ -119,12 +118,7 @@ class LlavaNextVideoProcessor:
     def to_dict(self) -> dict[str, object]:
         """The settings by name, as they are saved; what is as usual in the family is left out."""
         own = {name: getattr(self, name) for name in OWN}
-        return {
-            "processor_class": "LlavaNextVideoProcessor",
-            "image_processor": self.image_processor.to_dict(),
-            "video_processor": self.video_processor.to_dict(),
-            **{name: value for name, value in own.items() if value is not None and value != USUAL.get(name)},
-        }
+        return settings_to_save(own, self.image_processor, self.video_processor)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True)}"
@@ -182,30 +176,17 @@ class LlavaNextVideoProcessor:
         }
         call = read_call({**named, **kwargs})
         texts = [text] if isinstance(text, str) else cast("Sequence[str]", text or ())
-        return self._inputs([Rendered(text=one) for one in texts], images, videos, call)
+        return self._batching.batch([Rendered(text=one) for one in texts], images, videos, call)
 
-    def _inputs(
-        self, texts: Sequence[Rendered], images: object, videos: object, call: CallOptions
-    ) -> BatchFeature:
-        if not texts and images is None and videos is None:
-            raise PromptError("nothing was given; pass text, images or videos")
-        pixels: dict[str, object] = {}
-        tokens: dict[MediumKind, list[int]] = {"image": [], "video": []}
-        if images is not None:
-            pixels |= self.image_processor(images, return_tensors=call.return_tensors, **call.images)
-            settings, pinpoints = call.picture_settings(self.image_processor)
-            sizes = (Size(*map(int, size)) for size in cast(Sequence[Sequence[int]], pixels["image_sizes"]))
-            tokens["image"] = [self.counting.picture(size, settings, pinpoints) for size in sizes]
-        if videos is not None:
-            pixels |= self.video_processor(videos, return_tensors=call.return_tensors, **call.videos)
-            clips = cast("Sequence[np.ndarray]", pixels["pixel_values_videos"])
-            tokens["video"] = [self.counting.clip(len(clip), Size(*clip.shape[-2:])) for clip in clips]
-        if not texts:
-            return BatchFeature(pixels)
-        words = text_inputs(
-            texts, tokens=tokens, tokenizer=self.tokenizer, placeholders=self._placeholders, call=call
+    @property
+    def _batching(self) -> Batching:
+        return Batching(
+            pictures=self.image_processor,
+            clips=self.video_processor,
+            tokenizer=self.tokenizer,
+            placeholders=self._placeholders,
+            counting=self.counting,
         )
-        return BatchFeature({**words, **pixels})
 
     def apply_chat_template(
         self,
@@ -263,21 +244,13 @@ class LlavaNextVideoProcessor:
         images, videos = call.pop("images", None), call.pop("videos", None)
         if return_tensors != "auto":
             call["return_tensors"] = return_tensors
-        options = read_call(
-            call,
-            mark_spoken=return_assistant_tokens_mask,
-            from_template=True,
-        )
-        inputs = self._inputs(
-            prompts,
-            sources(turns, Image, beside=images),
-            sources(turns, Video, beside=videos),
-            options,
-        )
+        options = read_call(call, mark_spoken=return_assistant_tokens_mask, from_template=True)
+        images, videos = sources(turns, images=images, videos=videos)
+        inputs = self._batching.batch(prompts, images, videos, options)
         return inputs if return_dict else inputs["input_ids"]
 
     def prepare(
-        self, turns: Sequence[Turn], media: Sequence[Clip | Picture], *, add_generation_prompt: bool = True
+        self, turns: Sequence[Turn], media: Media, *, add_generation_prompt: bool = True
     ) -> ModelInputs:
         """One conversation whose media were read, as ids with promises of pixels.
 
@@ -288,9 +261,7 @@ class LlavaNextVideoProcessor:
         """
         return self._prepared(turns, media, add_generation_prompt=add_generation_prompt, mark=False)[0]
 
-    def prepare_spoken(
-        self, turns: Sequence[Turn], media: Sequence[Clip | Picture]
-    ) -> tuple[ModelInputs, tuple[bool, ...]]:
+    def prepare_spoken(self, turns: Sequence[Turn], media: Media) -> tuple[ModelInputs, tuple[bool, ...]]:
         """Like `prepare` for a finished conversation, and for each id whether the assistant said it.
 
         Raises:
@@ -299,12 +270,7 @@ class LlavaNextVideoProcessor:
         return self._prepared(turns, media, add_generation_prompt=False, mark=True)
 
     def _prepared(
-        self,
-        turns: Sequence[Turn],
-        media: Sequence[Clip | Picture],
-        *,
-        add_generation_prompt: bool,
-        mark: bool,
+        self, turns: Sequence[Turn], media: Media, *, add_generation_prompt: bool, mark: bool
     ) -> tuple[ModelInputs, tuple[bool, ...]]:
         one = render(
             pick_template(None, self.chat_template),
@@ -313,13 +279,7 @@ class LlavaNextVideoProcessor:
             mark_spoken=mark,
             variables=self.tokenizer.special_tokens_map,
         )
-        promises = Promises(
-            clips=self.video_processor.settings(),
-            pictures=self.image_processor.settings(),
-            pinpoints=self.image_processor.pinpoints,
-            counting=self.counting,
-        )
-        return promises.prepared(one, media, self.tokenizer, self._placeholders)
+        return self._batching.promised(one, media)
 
     def decode(self, *args: object, **kwargs: object) -> str:
         """The tokenizer's `decode`."""

@@ -19,14 +19,14 @@ Kind = Literal["video", "image"]
 FRAMES = np.random.default_rng(0).integers(0, 255, (12, 32, 48, 3), dtype=np.uint8)
 
 
-def mutated(folder: Path, count: int, *, seed: int) -> Iterator[tuple[Kind, str]]:
-    """So many data URLs of media: bombs first, then flips, cuts and lies in turn."""
+def mutated(folder: Path, count: int, *, seed: int, bombs: bool) -> Iterator[tuple[Kind, str]]:
+    """So many data URLs of media: perhaps bombs first, then flips, cuts and lies in turn."""
     rng = random.Random(seed)
     originals = _originals(folder)
-    bombs = list(_bombs())
+    first = list(_bombs()) if bombs else []
     for number in range(count):
-        if number < len(bombs):
-            kind, data = bombs[number]
+        if number < len(first):
+            kind, data = first[number]
         else:
             kind, data = rng.choice(originals)
             data = rng.choice((_flipped, _cut, _lied, _spliced))(data, rng)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         LlavaNextVideoConfig,
         LlavaNextVideoForConditionalGeneration,
         LlavaNextVideoModel,
+        LlavaNextVideoPreTrainedModel,
     )
     from llava_next_video.processing import (
         AutoProcessor,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         LlavaNextVideoProcessor,
         LlavaNextVideoVideoProcessor,
     )
+    from llava_next_video.registration import register
 
 _HOMES = {
     "llava_next_video.assistant": ("Answer", "VideoAssistant"),
@@ -59,6 +61,7 @@ _HOMES = {
         "LlavaNextVideoConfig",
         "LlavaNextVideoForConditionalGeneration",
         "LlavaNextVideoModel",
+        "LlavaNextVideoPreTrainedModel",
     ),
     "llava_next_video.processing": (
         "AutoProcessor",
@@ -67,6 +70,7 @@ _HOMES = {
         "LlavaNextVideoProcessor",
         "LlavaNextVideoVideoProcessor",
     ),
+    "llava_next_video.registration": ("register",),
     # Examples of the documentation import these two beside the classes above.
     "transformers": ("CLIPVisionConfig", "LlamaConfig"),
 }
@@ -88,6 +92,7 @@ __all__ = [
     "LlavaNextVideoForConditionalGeneration",
     "LlavaNextVideoImageProcessor",
     "LlavaNextVideoModel",
+    "LlavaNextVideoPreTrainedModel",
     "LlavaNextVideoProcessor",
     "LlavaNextVideoVideoProcessor",
     "MediaError",
@@ -97,6 +102,7 @@ __all__ = [
     "Sampling",
     "SamplingError",
     "VideoAssistant",
+    "register",
 ]
 
 

@@ -34,6 +34,9 @@ HUB_OPTIONS = frozenset(
     }
 )
 
+ADDED = frozenset({"_from_auto", "_commit_hash", "code_revision"})
+"""What transformers' Auto classes add to a call; it changes nothing in what is loaded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessorFiles:
@@ -55,9 +58,10 @@ class ProcessorFiles:
 
     @staticmethod
     def split_hub_options(kwargs: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-        """The keywords that say where to load from, and the others."""
+        """The keywords that say where to load from, and the others without transformers' own marks."""
         hub = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
-        return hub, {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS}
+        others = {name: value for name, value in kwargs.items() if name not in HUB_OPTIONS | ADDED}
+        return hub, others
 
 
 def read_processor_files(name: str | os.PathLike[str], **hub: object) -> ProcessorFiles:

@@ -5,7 +5,7 @@
     python benchmarks/caption.py resume memory            # only these
 
 `tiny` is the package's checkpoint, `mid` a random one of 300 million weights, 8-bit on our side. The loop
-reads with the page's `read_video_pyav`, prepares and generates one clip at a time with transformers' own model
+reads with the page's `read_video_pyav`, prepares and generates one clip at a time with transformers' model
 (and its processor, where torchvision can be borrowed; else ours, which is faster). It runs on a systematic
 sample of the clips, from the lightest to the heaviest, as all of them would take too long. Both sides get all
 cores; the time to load is left out on both; ours includes starting the decoders. Where others use the machine
@@ -289,12 +289,8 @@ def resume(videos: int = 100_000, done: int = 99_000) -> dict[str, object]:
 
 def resumed(manifest: str, output: str) -> dict[str, object]:
     """Runs in a process of its own."""
-    from llava_next_video.caption import Model, Settings, list_items
-    from llava_next_video.caption.feed import Feed
-    from llava_next_video.caption.run import Run
-
-    def never() -> None:
-        raise AssertionError
+    from llava_next_video.caption import Settings, list_items
+    from llava_next_video.caption.desk import Desk
 
     def read_bytes() -> int:
         fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
@@ -303,9 +299,9 @@ def resumed(manifest: str, output: str) -> dict[str, object]:
     before, started, cpu = read_bytes(), time.perf_counter(), time.process_time()
     items = list_items([manifest], PROMPT)
     listed = time.perf_counter()
-    run = Run(items, Path(output), Model(name="tiny", identity={}, load=never), Settings(), "0" * 16)
-    feed = Feed(items, run.ledger, run.claims)
-    first = feed.next()
+    desk = Desk(items, Path(output), Settings(), model="tiny", fingerprint="0" * 16)
+    desk.begin()
+    first = desk.next()
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     figures = {
         "seconds_until_the_first_video": round(seconds, 2),
@@ -315,8 +311,7 @@ def resumed(manifest: str, output: str) -> dict[str, object]:
         "first": first.item.id,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    run.ledger.close()
-    run.claims.close()
+    desk.leave()
     return figures
 
 

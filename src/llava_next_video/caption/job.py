@@ -8,17 +8,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from llava_next_video.caption.claims import Claims
+from llava_next_video.caption.desk import Desk, Settings
 from llava_next_video.caption.disk import write_whole
 from llava_next_video.caption.figures import Figures
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.ledger import STATE, VIEWS, Ledger
 from llava_next_video.caption.outcome import Model
 from llava_next_video.caption.report import write_report
-from llava_next_video.caption.run import Run, Settings
+from llava_next_video.caption.run import run
 from llava_next_video.errors import ConfigError
 
 JOB = "_job.json"
 REPORT = "_report.html"
+
+
+Work = Callable[[Desk, Model, Callable[[Figures], None]], Figures]
+
+
+def on_this_machine(desk: Desk, model: Model, told: Callable[[Figures], None]) -> Figures:
+    """Load the model here, and work."""
+    return run(desk, model.load(), told)
 
 
 def caption(
@@ -30,6 +39,7 @@ def caption(
     new_run: bool = False,
     retry_errors: bool = False,
     report: bool = True,
+    work: Work = on_this_machine,
     told: Callable[[Figures], None] = lambda figures: None,
 ) -> Figures:
     """Caption what is not done yet; run it again after a kill, or beside itself, and each id is there once.
@@ -42,6 +52,7 @@ def caption(
         new_run: Move the captions that are there aside, into `_earlier-1`, and begin anew.
         retry_errors: Try again what ended with an error.
         report: Write `_report.html` at the end.
+        work: Who does it; `cluster.on_ray` lets a cluster do it.
         told: Hears the figures, several times a second.
 
     Raises:
@@ -50,12 +61,13 @@ def caption(
         OSError: The disk is full, read-only or gone; what was finished is safe.
     """
     mark = open_output(output, model.identity, new_run=new_run)
-    run = Run(items, output, model, settings, mark)
-    if retry_errors:
-        run.claims.bury_dead()
-        run.ledger.refresh()
-        run.ledger.forget_errors()
-    figures = run.go(told)
+    desk = Desk(items, output, settings, model=model.name, fingerprint=mark)
+    desk.begin(retry_errors=retry_errors)
+    try:
+        figures = work(desk, model, told) if not desk.feed.over else desk.figures(over=True)
+    finally:
+        desk.leave()
+    told(figures)
     if report:
         write_report(output, output / REPORT, items, figures)
     return figures

@@ -104,7 +104,7 @@ def http(server: Running) -> Iterator[httpx.Client]:
 def write_film(folder: Path, seed: int) -> Path:
     """A clip of a scene that the seed decides."""
     rng = random.Random(seed)
-    scene = random_scene(rng)
+    scene = random_scene(rng, things=1)
     return film(scene, folder / f"{seed}.mp4", random_film(rng, scene))
 
 

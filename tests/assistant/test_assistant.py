@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image as Pillow
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from llava_next_video import VideoAssistant
 from llava_next_video.errors import (
@@ -199,6 +202,19 @@ def test_each_of_several_answers_ends_at_its_own_stop_string(
     assert cut.text == whole.text[: whole.text.index(stop)].rstrip()
     assert cut.finish_reason == "stop"
     assert cut.others[0].text == whole.others[0].text
+
+
+def test_a_guide_says_which_ids_may_follow(assistant: VideoAssistant, square_clip: Path) -> None:
+    letters = assistant.processor.tokenizer("abc", add_special_tokens=False)["input_ids"]
+    vocabulary = assistant.processor.tokenizer.get_vocab()
+
+    def spell(answer: Sequence[int]) -> Tensor:
+        allowed = torch.zeros(len(vocabulary), dtype=torch.bool)
+        allowed[letters[len(answer) % len(letters)]] = True
+        return allowed
+
+    answer = assistant.ask(square_clip, "?", guide=spell, max_new_tokens=len(letters), n=2)
+    assert [answer.text, answer.others[0].text] == ["abc", "abc"]
 
 
 def test_a_stream_is_one_answer(assistant: VideoAssistant, square_clip: Path) -> None:

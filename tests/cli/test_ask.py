@@ -74,6 +74,51 @@ def test_a_clip_that_breaks_off_is_answered_with_a_note(
     assert re.search(rf"note: {cut} breaks off after \d\.\d s of the 2\.0 s that its container promises", err)
 
 
+def test_a_plan_is_printed_without_loading_weights(
+    command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "light")
+    (tmp_path / "light" / "model.safetensors").write_bytes(b"no weights")
+    asked = ("ask", square_clip, "What happens?", "--model", tmp_path / "light", "--plan")
+    code, out, err = command(*asked, "--frames", 6)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"{square_clip}: 6 frames, 24 visual tokens"  # 4 a frame
+    assert "of 4096 that the context holds (rope factor 1)" in out
+    assert out.splitlines()[-1] == "it fits; up to 24 frames a clip would fit"  # it has no more
+    _, out, _ = command(*asked, "--max-new-tokens", 5000, "--json")
+    told = json.loads(out)
+    assert told["prompt_tokens"] + 5000 > 4096
+    assert told["rope_factor_needed"] == 1.5  # 5,054 of 4,096 tokens, in halves
+    assert told["frames_that_fit"] == 0
+    code, _, err = command(*asked, "--rope-factor", "wide")
+    assert (code, err) == (
+        1,
+        "llava-next-video: --rope-factor 'wide'; expected a number such as 2, or auto\n",
+    )
+
+
+def test_the_rope_factor_may_follow_from_the_question(
+    command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "short")
+    config = (tmp_path / "short" / "config.json").read_text()
+    shrunk = config.replace('"max_position_embeddings": 4096', '"max_position_embeddings": 64')
+    (tmp_path / "short" / "config.json").write_text(shrunk)
+    asked = ("ask", square_clip, "What happens?", "--model", tmp_path / "short", "--max-new-tokens", 4)
+    code, _, err = command(*asked, "--frames", 16)
+    assert code == 1
+    assert "64 fit" in err
+    code, out, _ = command(*asked, "--frames", 16, "--rope-factor", "auto", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["usage"]["visual_tokens"] == 64
+    assert len(told["media"][0]["frame_times_s"]) == 16
+    by_hand = command(*asked, "--frames", 16, "--rope-factor", 2, "--json")[1]
+    assert json.loads(by_hand)["answer"] == told["answer"]
+    code, out, _ = command(*asked, "--frames", 16, "--max-visual-tokens", 30, "--json")
+    assert json.loads(out)["usage"]["visual_tokens"] == 28
+
+
 def test_usage_goes_to_stderr(command, tiny_checkpoint: Path, square_clip: Path) -> None:
     _, out, err = command(
         "ask", square_clip, "?", "--model", tiny_checkpoint, "--max-new-tokens", 3, "--usage"

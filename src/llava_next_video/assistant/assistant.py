@@ -57,10 +57,10 @@ class VideoAssistant:
 
     Media are paths, URLs, bytes, file objects, arrays (frames x height x width x 3), Pillow pictures, frame
     folders, a `Clip` or `Picture` that was read before, or `messages.Image` / `messages.Video` to say which
-    of the two a source is. `frames` says which
-    moments of a clip to look at (default: 8, evenly spread). `sampling` takes the names of transformers'
-    `GenerationConfig`: `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`, `stop`, ...;
-    with `n` there are several answers to each question, all but the first in `Answer.others`.
+    of the two a source is. `frames` says which moments of a clip to look at (default: 8, evenly spread);
+    `max_visual_tokens` bounds the visual tokens of a prompt by showing fewer. `sampling` takes the names of
+    transformers' `GenerationConfig`: `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`,
+    `stop`, ...; with `n` there are several answers to each question, all but the first in `Answer.others`.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class VideoAssistant:
         question: str,
         *,
         frames: Sampling | int | None = None,
+        max_visual_tokens: int | None = None,
         **sampling: object,
     ) -> Answer:
         """Answer one question about one medium or several.
@@ -135,13 +136,16 @@ class VideoAssistant:
             CapacityError: Prompt and answer do not fit the model's context.
             SamplingError: An unknown or impossible generation setting.
         """
-        return next(self.ask_many([(media, question)], frames=frames, **sampling))
+        return next(
+            self.ask_many([(media, question)], frames=frames, max_visual_tokens=max_visual_tokens, **sampling)
+        )
 
     def ask_many(
         self,
         questions: Iterable[tuple[Medium | Sequence[Medium], str]],
         *,
         frames: Sampling | int | None = None,
+        max_visual_tokens: int | None = None,
         **sampling: object,
     ) -> Iterator[Answer]:
         """Answers in the order of the questions.
@@ -149,18 +153,25 @@ class VideoAssistant:
         The questions are answered together, as many as the network takes, while the next media are read. An
         error is raised in the place of its answer; later questions are then given up.
         """
-        reader = self._reader(frames)
+        reader = self._reader(frames, max_visual_tokens)
         prompts = (partial(reader.asked, media, text) for media, text in questions)
         return self._in_order(self._run(prompts, options_from(sampling)))
 
-    def chat(self, messages: object, *, frames: Sampling | int | None = None, **sampling: object) -> Answer:
+    def chat(
+        self,
+        messages: object,
+        *,
+        frames: Sampling | int | None = None,
+        max_visual_tokens: int | None = None,
+        **sampling: object,
+    ) -> Answer:
         """The assistant's next turn in a conversation, spelled as Hugging Face, OpenAI or LLaVA do.
 
         Raises:
             PromptError: The messages cannot be read, or the last one is not the user's.
         """
-        prompt = partial(self._reader(frames).chatted, messages)
-        return next(self._in_order(self._run([prompt], options_from(sampling))))
+        reader = self._reader(frames, max_visual_tokens)
+        return self._first(partial(reader.chatted, messages), options_from(sampling))
 
     def stream(
         self,
@@ -168,6 +179,7 @@ class VideoAssistant:
         question: str,
         *,
         frames: Sampling | int | None = None,
+        max_visual_tokens: int | None = None,
         **sampling: object,
     ) -> Iterator[str]:
         """The pieces of an answer as they are written; joined they are the text that `ask` gives.
@@ -177,7 +189,7 @@ class VideoAssistant:
         options = options_from(sampling)
         if options.n != 1:
             raise SamplingError(f"n is {options.n}, and a stream is one answer; use ask for several")
-        prompt = partial(self._reader(frames).asked, media, question)
+        prompt = partial(self._reader(frames, max_visual_tokens).asked, media, question)
         with closing(self._run([prompt], options)) as events:
             for _, event in events:
                 if isinstance(event, str):
@@ -185,8 +197,13 @@ class VideoAssistant:
                 elif isinstance(event, LlavaNextVideoError):
                     raise event
 
-    def _reader(self, frames: Sampling | int | None) -> Reader:
-        return Reader(processor=self.processor, limits=self.limits, frames=frames)
+    def _reader(self, frames: Sampling | int | None, max_visual_tokens: int | None) -> Reader:
+        return Reader(
+            processor=self.processor, limits=self.limits, frames=frames, max_visual_tokens=max_visual_tokens
+        )
+
+    def _first(self, prompt: Callable[[], Prompt], options: SamplingOptions) -> Answer:
+        return next(self._in_order(self._run([prompt], options)))
 
     def _in_order(self, events: Generator[tuple[int, Event]]) -> Generator[Answer]:
         early: dict[int, Answer | LlavaNextVideoError] = {}

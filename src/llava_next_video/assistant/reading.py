@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from typing import cast
 
 from llava_next_video.assistant.answers import Prompt, Seen
-from llava_next_video.errors import ConfigError, PromptError
-from llava_next_video.media import Clip, Limits, Picture, Sampling, Source, read, read_clip, read_image
+from llava_next_video.errors import CapacityError, ConfigError, PromptError
+from llava_next_video.inputs import ModelInputs
+from llava_next_video.media import (
+    Clip,
+    Limits,
+    Picture,
+    Sampling,
+    Source,
+    read,
+    read_clip,
+    read_image,
+    thinned,
+)
 from llava_next_video.messages import Image, Turn, Video, read_messages, user
 from llava_next_video.processing import LlavaNextVideoProcessor
+from llava_next_video.processing.budget import most_frames
 
 Medium = Source | Image | Video | Clip | Picture
 
@@ -23,11 +35,17 @@ class Reader:
     Attributes:
         frames: Which moments of clips to look at, or how many; None is 8, evenly spread, and takes a `Clip`
             with whatever frames it has.
+        max_visual_tokens: Visual tokens of a prompt at most; clips show fewer frames, so that it holds.
     """
 
     processor: LlavaNextVideoProcessor
     limits: Limits
     frames: Sampling | int | None
+    max_visual_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_visual_tokens is not None and self.max_visual_tokens < 1:
+            raise ConfigError(f"max_visual_tokens is {self.max_visual_tokens}; expected at least 1, or None")
 
     def asked(self, media: Medium | Sequence[Medium], question: str) -> Prompt:
         """A question about one medium or several; what a source holds decides what it is."""
@@ -49,7 +67,22 @@ class Reader:
             raise PromptError(f"the last message is the {turns[-1].role}'s; end with a user's message")
         seen = tuple(self._see(part) for turn in turns for part in turn.media)
         inputs = self.processor.prepare(turns, seen, add_generation_prompt=True)
+        if self.max_visual_tokens is not None and inputs.visual_tokens > self.max_visual_tokens:
+            seen = self._within(self.max_visual_tokens, seen, inputs)
+            inputs = self.processor.prepare(turns, seen, add_generation_prompt=True)
         return Prompt(inputs=inputs, seen=seen, read_s=time.perf_counter() - started_s)
+
+    def _within(self, budget: int, seen: Sequence[Seen], inputs: ModelInputs) -> tuple[Seen, ...]:
+        """The media with as many frames a clip as the budget allows."""
+        clips = [one for one in seen if isinstance(one, Clip)]
+        of_pictures = sum(medium.tokens for medium in inputs.media if medium.kind == "image")
+        frames = most_frames(clips, budget - of_pictures, self.processor)
+        if not frames:
+            raise CapacityError(
+                f"one frame of each clip ({len(clips)}) and the pictures ({len(seen) - len(clips)}, "
+                f"{of_pictures} tokens) need more than max_visual_tokens={budget}; give a larger one"
+            )
+        return tuple(thinned(one, frames) if isinstance(one, Clip) else one for one in seen)
 
     def _as_part(self, one: Medium) -> Image | Video:
         if isinstance(one, Image | Video):

@@ -8,10 +8,11 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from llava_next_video.cli.plan import plan_question, plan_text, read_factor
 from llava_next_video.errors import ConfigError, MediaError
 
 if TYPE_CHECKING:
@@ -68,14 +69,23 @@ def ask(
         str | None,
         typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
     ] = None,
+    max_visual_tokens: Annotated[
+        int | None,
+        typer.Option(help="Show fewer frames, so that they are no more tokens.", show_default="off"),
+    ] = None,
     rope_factor: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            help="Stretch the context that many times, for more frames.", show_default="checkpoint's"
+            help="Stretch the context that many times, for more frames; auto: as far as the question needs.",
+            show_default="checkpoint's",
         ),
     ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Answer with the reference network instead of the engine.")
+    ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Print what the question needs and what would fit; load no weights."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, usage and frames as JSON.")] = False,
     usage: Annotated[bool, typer.Option("--usage", help="Print tokens and seconds to stderr.")] = False,
@@ -94,22 +104,38 @@ def ask(
     refuse_absent(media)
     if contact_sheet is not None:
         refuse_target(contact_sheet, media)
-    options: dict[str, object] = {
+    options: dict[str, Any] = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_p": top_p,
         "seed": seed,
     }
     refuse_options(options)
+    factor = read_factor(rope_factor)
+    asked: dict[str, Any] = {"media": media, "frames": sampling, "max_visual_tokens": max_visual_tokens}
+    if plan or rope_factor == "auto":
+        planned, seen = plan_question(
+            model,
+            media,
+            question,
+            frames=sampling,
+            max_visual_tokens=max_visual_tokens,
+            rope_factor=factor,
+            max_new_tokens=max_new_tokens,
+        )
+        if plan:
+            typer.echo(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(planned))
+            return
+        factor, asked = None if planned.fits else planned.rope_factor_needed, {"media": seen}
     assistant = load_assistant(
         model,
         device=device,
         dtype=dtype,
         quantize=quantize,
-        rope_factor=rope_factor,
+        rope_factor=factor,
         reference=reference,
     )
-    answer = assistant.ask(media, question, frames=sampling, **options)
+    answer = assistant.ask(question=question, **asked, **options)
     for note in notes(answer):
         typer.echo(f"note: {note}", err=True)
     typer.echo(json.dumps(as_record(answer, question), ensure_ascii=False) if as_json else answer.text)

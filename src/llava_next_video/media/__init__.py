@@ -1,6 +1,6 @@
 """Clips and pictures to arrays and back: the door to `av`."""
 
-from llava_next_video.media.clip import Clip, Picture
+from llava_next_video.media.clip import Clip, Picture, thinned
 from llava_next_video.media.encode import Codec, write_clip
 from llava_next_video.media.fetch import FetchPolicy, fetch, is_url
 from llava_next_video.media.image import on_white
@@ -28,6 +28,7 @@ __all__ = [
     "read",
     "read_clip",
     "read_image",
+    "thinned",
     "thumbnails",
     "write_clip",
 ]

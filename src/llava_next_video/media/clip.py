@@ -1,7 +1,7 @@
 """A clip and a picture as the rest of the house gets them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,7 +10,7 @@ from PIL import Image
 from llava_next_video.errors import MediaLimitError
 from llava_next_video.media.clock import Clock
 from llava_next_video.media.limits import Limits
-from llava_next_video.media.sampling import Sampling
+from llava_next_video.media.sampling import How, Sampling, moments
 from llava_next_video.size import Size
 
 Frames = UInt8[np.ndarray, "frames height width 3"]
@@ -48,6 +48,21 @@ class Picture:
     key: bytes = field(repr=False)
     name: str
     size: Size
+
+
+def thinned(clip: Clip, frames: int) -> Clip:
+    """The clip with at most so many frames, chosen from those that it has as its sampling chose those."""
+    if len(clip.frames) <= frames:
+        return clip
+    how: How = "uniform" if clip.sampling.how == "uniform" else "linspace"
+    kept = moments(len(clip.frames), Sampling(how=how, frames=frames), None)
+    return replace(
+        clip,
+        frames=clip.frames[kept],
+        times_s=tuple(clip.times_s[place] for place in kept),
+        indices=tuple(clip.indices[place] for place in kept),
+        sampling=replace(clip.sampling, frames=frames),
+    )
 
 
 def empty_frames(count: int, size: Size, name: str, limits: Limits) -> Frames:

@@ -71,12 +71,27 @@ def refuse_too_long(tokens: int, config: PreTrainedConfig) -> None:
     limit = context_limit(config)
     if tokens <= limit:
         return
-    factor = _rope(config.get_text_config()).get("factor") or 1.0
-    enough = math.ceil(factor * tokens / limit * 2) / 2
+    now, enough = rope_factor_of(config), rope_factor_for(tokens, config)
     raise CapacityError(
         f"{tokens} tokens needed, {limit} fit the context; use fewer frames, a shorter text, "
-        f"or a larger rope factor (now {factor:g}; {enough:g} would do)"
+        f"or a larger rope factor (now {now:g}; {enough:g} would do)"
     )
+
+
+def rope_factor_of(config: PreTrainedConfig) -> float:
+    """How far the config stretches the trained positions; 1 if it does not."""
+    return float(_rope(config.get_text_config()).get("factor") or 1.0)
+
+
+def rope_factor_for(tokens: int, config: PreTrainedConfig) -> float:
+    """The least rope factor, in halves, with which so many tokens fit; the config's own where that is enough.
+
+    >>> from transformers import LlamaConfig
+    >>> rope_factor_for(9000, LlamaConfig(max_position_embeddings=4096))
+    2.5
+    """
+    limit, factor = context_limit(config), rope_factor_of(config)
+    return factor if tokens <= limit else math.ceil(factor * tokens / limit * 2) / 2
 
 
 def refuse_long_prompt(

@@ -175,7 +175,7 @@ def ours(folder: str, paths: list[str], quantize: str | None, workers: int) -> d
     from llava_next_video.media import Sampling
 
     sampling, options = Sampling(frames=FRAMES), {"max_new_tokens": TOKENS}
-    model = local_model(folder, {"quantize": quantize}, PROMPT, sampling, options)
+    model, _ = local_model(folder, {"quantize": quantize}, PROMPT, sampling, options)
     warm: list[Figures] = []
     loaded: list[float] = []
 
@@ -340,7 +340,7 @@ def remembered(checkpoint_folder: str, videos: str, output: str) -> dict[str, ob
     from llava_next_video.caption.local import local_model
     from llava_next_video.media import Sampling
 
-    model = local_model(checkpoint_folder, {}, PROMPT, Sampling(frames=4), {"max_new_tokens": 8})
+    model, _ = local_model(checkpoint_folder, {}, PROMPT, Sampling(frames=4), {"max_new_tokens": 8})
     resident: list[tuple[int, int]] = []
 
     def told(figures: Figures) -> None:

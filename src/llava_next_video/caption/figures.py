@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def estimate(figures: Figures, videos: int = 1_000_000) -> str:
     if not figures.done or not figures.seconds:
         return "nothing was captioned, so there is nothing to estimate from"
     need_s = videos * figures.seconds / figures.done
-    machines = max(1, round(need_s / 86_400 + 0.5))
+    machines = math.ceil(need_s / 86_400)
     return (
         f"{videos:,} videos like these would take this machine {in_words(need_s)}, "
         f"and {machines:,} like it a day"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from llava_next_video.assistant import EngineThread, VideoAssistant
+from llava_next_video.assistant import EngineThread, Ticket, VideoAssistant
 from llava_next_video.assistant.loading import default_checkpoint, refuse_name
 from llava_next_video.assistant.options import options_from
 from llava_next_video.caption.items import Item
@@ -22,6 +22,7 @@ from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Sampling
 from llava_next_video.messages import Video, user
+from llava_next_video.processing import LlavaNextVideoProcessor
 
 SAMPLED_BYTES = 1 << 16
 SAMPLES = 16
@@ -54,10 +55,7 @@ class LocalModel:
     def ask(self, item: Item, seen: Seen, tell: Tell) -> None:
         """Hand prompt and pixels to the engine; the frames are needed no more."""
         assert isinstance(seen.content, Clip)
-        inputs = with_pixels(
-            self._processor.prepare((user(item.prompt, [Video(source=seen.content)]),), (seen.content,))
-        )
-        self.submit(inputs, tell)
+        self.submit(prepare(self._processor, item.prompt, seen.content), tell)
 
     def submit(self, inputs: ModelInputs, tell: Tell) -> None:
         """Ask with inputs that were prepared elsewhere.
@@ -67,7 +65,7 @@ class LocalModel:
         """
         answer = _Answer(self, inputs.visual_tokens, tell)
         try:
-            answer.refusal = self._thread.submit(inputs, self._options, answer).refusal
+            answer.ticket = self._thread.submit(inputs, self._options, answer)
         except LlavaNextVideoError as error:
             raise DescriberGoneError(str(error)) from error
 
@@ -93,7 +91,7 @@ class _Answer:
         self.visual_tokens = visual_tokens
         self.tell = tell
         self.ids: list[int] = []
-        self.refusal: Exception | None = None
+        self.ticket: Ticket | None = None
 
     def __call__(self, output: Output) -> None:
         self.ids.extend(output.ids)
@@ -102,9 +100,8 @@ class _Answer:
         if output.finish not in ("stop", "length"):
             told = output.error or f"the engine ended the answer ({output.finish})"
             gone = output.finish == "abort" or not self.model.alive
-            known = (
-                type(self.refusal) if isinstance(self.refusal, LlavaNextVideoError) else LlavaNextVideoError
-            )
+            refusal = self.ticket.refusal if self.ticket is not None else None
+            known = type(refusal) if isinstance(refusal, LlavaNextVideoError) else LlavaNextVideoError
             self.tell(DescriberGoneError(told) if gone else known(told))
             return
         timings = output.timings
@@ -123,9 +120,35 @@ class _Answer:
         )
 
 
-def with_pixels(inputs: ModelInputs) -> ModelInputs:
-    """The inputs with their pixels made, so that frames of any size can be dropped."""
+def prepare(processor: LlavaNextVideoProcessor, prompt: str, clip: Clip) -> ModelInputs:
+    """A question about a clip with its pixels made, so that frames of any size can be dropped."""
+    inputs = processor.prepare((user(prompt, [Video(source=clip)]),), (clip,))
     return replace(inputs, media=tuple(replace(medium, pixels=medium.load()) for medium in inputs.media))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a local model is made; it can be sent to other machines, which see the same folders.
+
+    Attributes:
+        checkpoint: Folder, or name on the hub.
+        weights: `device`, `dtype` and `quantize`, as `VideoAssistant.load` takes them.
+    """
+
+    checkpoint: str
+    weights: Mapping[str, str | None]
+    sampling: Sampling
+    options: SamplingOptions
+    look: bool = False
+
+    def load(self) -> LocalModel:
+        """The model, with its weights."""
+        assistant = VideoAssistant.load(self.checkpoint, **self.weights)  # type: ignore[arg-type]
+        return LocalModel(assistant, sampling=self.sampling, options=self.options, look=self.look)
+
+    def processor(self) -> LlavaNextVideoProcessor:
+        """What makes prompts for it, without weights."""
+        return LlavaNextVideoProcessor.from_pretrained(self.checkpoint)
 
 
 def local_model(
@@ -136,8 +159,8 @@ def local_model(
     options: Mapping[str, object],
     *,
     look: bool = False,
-) -> Model:
-    """A checkpoint (by default the package's own) as a describer.
+) -> tuple[Model, Recipe]:
+    """A checkpoint (by default the package's own) as a describer, and how it is made.
 
     Args:
         model: Folder, or name on the hub.
@@ -147,14 +170,11 @@ def local_model(
         options: Generation settings by name.
         look: Draw what near duplicates are found by.
     """
-    settings = options_from(options)
     name = default_checkpoint() if model is None else model
     refuse_name(name)
-
-    def load() -> LocalModel:
-        assistant = VideoAssistant.load(name, **weights)  # type: ignore[arg-type]
-        return LocalModel(assistant, sampling=sampling, options=settings, look=look)
-
+    recipe = Recipe(
+        checkpoint=str(name), weights=weights, sampling=sampling, options=options_from(options), look=look
+    )
     identity = {
         "weights": weights_digest(checkpoint_folder(str(name))),
         **{name: value for name, value in weights.items() if name != "device"},
@@ -162,7 +182,7 @@ def local_model(
         "sampling": dataclasses.asdict(sampling),
         "options": dict(options),
     }
-    return Model(name="tiny" if model is None else model, identity=identity, load=load)
+    return Model(name="tiny" if model is None else model, identity=identity, load=recipe.load), recipe
 
 
 def checkpoint_folder(name: str) -> Path:

@@ -17,6 +17,8 @@ from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
     from llava_next_video.caption import Figures, Model
+    from llava_next_video.caption.job import Work
+    from llava_next_video.caption.local import Recipe
     from llava_next_video.media import Sampling
 
 PROMPT = "Describe the video in detail."
@@ -73,8 +75,12 @@ def caption(
     held_mb: Annotated[int, typer.Option(help="Decoded megabytes that may wait for the model.")] = 1024,
     part_rows: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 1000,
     dedupe: Annotated[
-        str, typer.Option(help="Caption once: exact (equal files), near (also re-encoded ones), or off.")
-    ] = "exact",
+        str | None,
+        typer.Option(
+            help="Caption once: exact (equal files), near (also re-encoded ones), or off.",
+            show_default="exact; with --ray off",
+        ),
+    ] = None,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Try again what ended with an error in an earlier run.")
     ] = False,
@@ -95,6 +101,17 @@ def caption(
         str, typer.Option(help="With --server: video (the file), frames (one data:video/jpeg) or images.")
     ] = "images",
     at_once: Annotated[int, typer.Option(help="With --server: requests under way.")] = 32,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let a Ray cluster work: auto (the one that runs here), host:port, or local (start one).",
+            show_default="off",
+        ),
+    ] = None,
+    ray_models: Annotated[
+        int, typer.Option(help="With --ray: models, one GPU each where there are any; --workers read.")
+    ] = 1,
     device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
@@ -105,9 +122,10 @@ def caption(
     ] = None,
 ) -> None:
     """Caption every video once, into parquet; killed and run again, it goes on where it was."""
-    from llava_next_video.caption import Settings, estimate, list_items, share
+    from llava_next_video.caption import Settings, estimate, list_items, on_this_machine, share
     from llava_next_video.caption import caption as caption_all
 
+    dedupe = dedupe or ("off" if ray else "exact")
     if dedupe not in DEDUPES:
         raise ConfigError(f"unknown --dedupe {dedupe!r}; known: {', '.join(DEDUPES)}")
     question = _question(prompt, prompt_file)
@@ -132,7 +150,15 @@ def caption(
             raise ConfigError(f"--{refused[0]} is the server's business; leave it out, or leave --server out")
         chosen = _remote(server, model, send, at_once, question, sampling, options, look)
     else:
-        chosen = _local(model, weights, question, sampling, options, look)
+        chosen, recipe = _local(model, weights, question, sampling, options, look)
+    work: Work = on_this_machine
+    if ray:
+        if server or dedupe != "off":
+            raise ConfigError("--ray does without --server and --dedupe; leave them out, or leave --ray out")
+        from llava_next_video.caption.cluster import Cluster, on_ray
+
+        cluster = Cluster(address=ray, readers=workers, models=_positive("ray-models", ray_models))
+        work = on_ray(cluster, recipe)
     with _told() as told:
         figures = caption_all(
             items,
@@ -142,6 +168,7 @@ def caption(
             new_run=new_run,
             retry_errors=retry_errors,
             report=report,
+            work=work,
             told=told,
         )
     typer.echo(estimate(figures), err=True)
@@ -177,8 +204,8 @@ def _local(
     sampling: Sampling,
     options: dict[str, object],
     look: bool,
-) -> Model:
-    """The model of this machine."""
+) -> tuple[Model, Recipe]:
+    """The model of this machine, or of each of a cluster's."""
     typer.echo(TINY if model is None else f"loading {model}", err=True)
     quiet()
     from llava_next_video.caption.local import local_model

@@ -59,8 +59,8 @@ def test_a_longer_world_begins_with_the_shorter_one(tmp_path):
     short = json.loads(write_world(tmp_path / "a", clips=1, images=0, seed=7).read_text())
     long = json.loads(write_world(tmp_path / "b", clips=2, images=0, seed=7).read_text())
     assert long[:1] == short
-    first, again = (read_clip(tmp_path / name / "videos/000000.mp4").frames for name in "ab")
-    assert np.abs(first.astype(int) - again.astype(int)).mean() < 1
+    first, again = (tmp_path / name / "videos/000000.mp4" for name in "ab")
+    assert first.read_bytes() == again.read_bytes()
 
 
 def test_an_empty_world_is_an_empty_list(tmp_path):

@@ -26,7 +26,7 @@ def unmet_claim_s(container: InputContainer, stream: VideoStream, index: PacketI
         return None
     stamps = np.sort(index.pts)
     longest_gap_s = float(np.diff(stamps).max(initial=0)) * tick
-    missing_s = end_s - (float(stamps[-1]) + index.last_duration) * tick
+    missing_s = end_s - index.end * tick
     if missing_s <= max(_SLACK_S, _SLACK_SHARE * end_s, 2 * longest_gap_s):
         return None
     return round(end_s - float(stamps[0]) * tick, 6)

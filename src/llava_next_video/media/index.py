@@ -36,7 +36,8 @@ class PacketIndex:
 
     `key` marks the packets that decoding can start from, `hidden` those whose frames an edit list cuts
     away. `shown[i]` is the packet of the i-th frame that a straight decode gives; it is None where time
-    stamps cannot say so, and then the frames must be counted by decoding them.
+    stamps cannot say so, and then the frames must be counted by decoding them. `end` is when the packet
+    that is shown last is over.
     """
 
     pts: Int64[np.ndarray, " packets"]
@@ -45,6 +46,7 @@ class PacketIndex:
     hidden: Bool[np.ndarray, " packets"]
     shown: Int64[np.ndarray, " frames"] | None
     last_duration: int
+    end: int
     damaged: bool
 
     def start_of(self, packet: int) -> int:
@@ -64,7 +66,7 @@ def index_packets(container: InputContainer, stream: VideoStream, name: str, lim
     bitstream = Bitstream.of(stream.codec_context.codec.canonical_name, stream.codec_context.extradata)
     pts, dts = array("q"), array("q")
     key, hidden, damaged = bytearray(), bytearray(), False
-    smallest, last_duration = 1 << 60, 0
+    smallest, last_duration, end = 1 << 60, 0, 0
     try:
         for packet in container.demux(stream):
             if packet.size == 0:  # the end of the stream
@@ -78,6 +80,7 @@ def index_packets(container: InputContainer, stream: VideoStream, name: str, lim
             damaged |= packet.is_corrupt
             smallest = min(smallest, packet.size)
             last_duration = packet.duration or last_duration
+            end = max(end, pts[-1] + (packet.duration or 0))
     except av.FFmpegError:
         damaged = True  # what was read before the damage may still decode
     if not pts:
@@ -89,6 +92,7 @@ def index_packets(container: InputContainer, stream: VideoStream, name: str, lim
         hidden=np.frombuffer(hidden, dtype=np.bool_),
         shown=None,
         last_duration=last_duration,
+        end=end,
         damaged=damaged,
     )
     codec = stream.codec_context.codec.canonical_name

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llava_next_video import VideoAssistant
+from llava_next_video.assistant import Answer
+from llava_next_video.engine import Engine
 from llava_next_video.errors import (
     CapacityError,
     CheckpointError,
@@ -357,3 +359,25 @@ def test_a_checkpoint_with_missing_weights_names_them(tiny_checkpoint: Path, tmp
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="image_newline"):
         VideoAssistant.load(folder)
+
+
+def test_a_chat_is_streamed_and_ends_with_the_whole_answer(
+    assistant: VideoAssistant, square_clip: Path
+) -> None:
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "video", "path": str(square_clip)}, {"type": "text", "text": "?"}],
+        },
+        {"role": "assistant", "content": "A square."},
+        {"role": "user", "content": "Where does it go?"},
+    ]
+    *pieces, answer = assistant.stream_chat(messages, max_new_tokens=8)
+    assert isinstance(answer, Answer)
+    assert "".join(map(str, pieces)) == answer.text == assistant.chat(messages, max_new_tokens=8).text
+
+
+def test_memory_for_keys_and_values_is_what_was_asked_for(tiny_checkpoint: Path) -> None:
+    small = VideoAssistant.load(tiny_checkpoint, kv_bytes=1 << 22).network
+    assert isinstance(small, Engine)
+    assert small.settings.kv_bytes == 1 << 22

@@ -84,6 +84,7 @@ class VideoAssistant:
         rope_factor: float | None = None,
         reference: bool = False,
         adapter: str | PathLike[str] | None = None,
+        kv_bytes: int | None = None,
         limits: Limits | None = None,
     ) -> VideoAssistant:
         """Load a checkpoint folder, or a checkpoint of the hub by its name.
@@ -99,6 +100,7 @@ class VideoAssistant:
                 a model that was trained on shorter ones; by default what the checkpoint says.
             reference: Answer with the reference network's `generate` instead of the engine.
             adapter: Folder with LoRA weights that PEFT saved, to add to the checkpoint's.
+            kv_bytes: Memory for the engine's keys and values; by default 2 GiB.
             limits: How large a clip or picture may be.
 
         Raises:
@@ -117,6 +119,7 @@ class VideoAssistant:
             rope_factor=rope_factor,
             reference=reference,
             adapter=adapter,
+            kv_bytes=kv_bytes,
         )
         return cls(network, processor, limits=limits)
 
@@ -186,16 +189,33 @@ class VideoAssistant:
 
         Closing the iterator stops the answer.
         """
-        options = options_from(sampling)
+        prompt = partial(self._reader(frames, max_visual_tokens).asked, media, question)
+        with closing(self._streamed(prompt, options_from(sampling))) as events:
+            yield from (event for event in events if isinstance(event, str))
+
+    def stream_chat(
+        self,
+        messages: object,
+        *,
+        frames: Sampling | int | None = None,
+        max_visual_tokens: int | None = None,
+        **sampling: object,
+    ) -> Generator[str | Answer]:
+        """The pieces of the assistant's next turn as they are written, then the whole answer.
+
+        Closing the iterator stops the answer.
+        """
+        prompt = partial(self._reader(frames, max_visual_tokens).chatted, messages)
+        yield from self._streamed(prompt, options_from(sampling))
+
+    def _streamed(self, prompt: Callable[[], Prompt], options: SamplingOptions) -> Generator[str | Answer]:
         if options.n != 1:
             raise SamplingError(f"n is {options.n}, and a stream is one answer; use ask for several")
-        prompt = partial(self._reader(frames, max_visual_tokens).asked, media, question)
         with closing(self._run([prompt], options)) as events:
             for _, event in events:
-                if isinstance(event, str):
-                    yield event
-                elif isinstance(event, LlavaNextVideoError):
+                if isinstance(event, LlavaNextVideoError):
                     raise event
+                yield event
 
     def _reader(self, frames: Sampling | int | None, max_visual_tokens: int | None) -> Reader:
         return Reader(

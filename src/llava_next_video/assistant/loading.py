@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -51,6 +52,7 @@ def load_network(
     rope_factor: float | None,
     reference: bool,
     adapter: str | PathLike[str] | None,
+    kv_bytes: int | None = None,
 ) -> Network:
     """The engine with the weights of that checkpoint, or the reference network itself.
 
@@ -75,6 +77,8 @@ def load_network(
     extra = None if adapter is None else Adapter.read(Path(adapter))
     if not reference:
         settings = EngineSettings(dtype=wanted or "auto", quantize="int8" if quantize else "none")
+        if kv_bytes is not None:
+            settings = replace(settings, kv_bytes=kv_bytes)
         folder = checkpoint_folder(name)
         return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
     model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, config=config, dtype=numbers)

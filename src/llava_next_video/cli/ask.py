@@ -212,6 +212,7 @@ def load_assistant(
     quantize: str | None = None,
     rope_factor: float | None = None,
     reference: bool = False,
+    kv_bytes: int | None = None,
 ) -> VideoAssistant:
     """The assistant behind `--model`; one line on stderr while it loads."""
     if model is None:
@@ -228,6 +229,7 @@ def load_assistant(
         quantize=quantize,
         rope_factor=rope_factor,
         reference=reference,
+        kv_bytes=kv_bytes,
     )
 
 

@@ -24,13 +24,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 
 FRAMES, TOKENS, RATE = 8, 48, 25
 PROMPT = "Describe the video."
-HEIGHTS, WEIGHTS = (240, 360, 480, 720, 1080), (40, 60, 50, 30, 20)
+HEIGHTS, WEIGHTS = (240, 360, 480, 720, 1080), (30, 35, 20, 10, 5)
+DRAWN = 24
 CACHE = Path(tempfile.gettempdir()) / "llava-next-video-benchmarks"
 PARTS = ("tiny", "mid", "resume", "memory")
 
@@ -58,15 +60,14 @@ def filmed(number: int, height: int, seconds: float) -> Iterator[np.ndarray]:
 
     scene, _, _ = clip_scene(11, number)
     width = round(height * scene.aspect / 2) * 2
-    drawn = 6 * math.ceil(seconds)
     small = Size(144, round(144 * scene.aspect / 2) * 2)
-    times = tuple(moment / (drawn - 1) for moment in range(drawn))
+    times = tuple(moment / (DRAWN - 1) for moment in range(DRAWN))
     dice = np.random.default_rng(number)
     noise = dice.integers(0, 7, (height + 64, width + 64, 1), dtype=np.uint8)
     pictures = frames_of(scene, Film(size=small, times=times)).clip(0, 248)
     last, big = -1, np.empty(0)
     for frame in range(round(seconds * RATE)):
-        shown = min(drawn - 1, frame * 6 // RATE)
+        shown = int(frame * DRAWN / (seconds * RATE + 1))
         if shown != last:
             picture = Image.fromarray(pictures[shown]).resize((width, height), Image.Resampling.BILINEAR)
             last, big = shown, np.minimum(np.asarray(picture), 248)
@@ -74,21 +75,27 @@ def filmed(number: int, height: int, seconds: float) -> Iterator[np.ndarray]:
         yield big + noise[top : top + height, left : left + width]
 
 
-def made(clips: int, longest_s: float) -> list[Path]:
+def made(clips: int, longest_s: float, processes: int | None = None) -> list[Path]:
     """The clips, from the cache if they are there: H.264 with a key frame every two seconds."""
-    from llava_next_video.media import write_clip
-
     folder = CACHE / f"captioned-{clips}-{longest_s:g}"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number, (name, height, seconds) in enumerate(plan(clips, longest_s)):
-        path = folder / name
-        if not path.exists():
-            print(f"filming {name}", file=sys.stderr)
-            options = {"preset": "superfast", "sc_threshold": "0"}
-            write_clip(path, filmed(number, height, seconds), RATE, gop=2 * RATE, options=options)
-        paths.append(path)
+    planned = plan(clips, longest_s)
+    paths = [folder / name for name, _, _ in planned]
+    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+        jobs = (pool.submit(film, paths[number], number, *planned[number][1:]) for number in missing)
+        for done in as_completed(list(jobs)):
+            print(f"filmed {done.result()}", file=sys.stderr)
     return paths
+
+
+def film(path: Path, number: int, height: int, seconds: float) -> str:
+    """Write one of the clips."""
+    from llava_next_video.media import write_clip
+
+    options = {"preset": "superfast", "sc_threshold": "0"}
+    write_clip(path, filmed(number, height, seconds), RATE, gop=2 * RATE, options=options)
+    return path.name
 
 
 def sampled(paths: list[Path], count: int) -> list[Path]:

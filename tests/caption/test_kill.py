@@ -33,14 +33,14 @@ def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_after_three_kills_every_id_is_there_once_and_little_was_asked_twice(
+def test_after_two_kills_every_id_is_there_once_and_little_was_asked_twice(
     clips: Path, start: Start, tmp_path: Path
 ) -> None:
     asked, dice = tmp_path / "asked.txt", random.Random(0)
     kills = sum(
-        kill_when(start(clips, delay_s=DELAY_S, part_rows=5), asked, dice.randint(2, 7)) for _ in range(3)
+        kill_when(start(clips, delay_s=DELAY_S, part_rows=5), asked, dice.randint(2, 7)) for _ in range(2)
     )
-    assert kills == 3
+    assert kills == 2
     run = start(clips, part_rows=5)
     assert run.communicate()[1] == ""
     rows = {row["id"]: row for row in rows_of(tmp_path / "out")}
@@ -56,7 +56,7 @@ def test_after_three_kills_every_id_is_there_once_and_little_was_asked_twice(
     assert not list((tmp_path / "out" / "_state").glob("*.jsonl"))  # nothing is left behind
 
 
-@pytest.mark.parametrize("part_rows", [3, 1000])
+@pytest.mark.parametrize("part_rows", [pytest.param(3, marks=pytest.mark.slow), 1000])
 def test_two_processes_share_a_folder_and_one_survives_the_other(
     clips: Path, start: Start, tmp_path: Path, part_rows: int
 ) -> None:
@@ -69,6 +69,7 @@ def test_two_processes_share_a_folder_and_one_survives_the_other(
     assert sorted(ids) == sorted(path.name for path in clips.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_loses_nothing(clips: Path, start: Start, tmp_path: Path) -> None:
     full = start(clips, file_bytes=6000)
     told = full.communicate()[1]

@@ -1,0 +1,86 @@
+"""The command's refusals are one sentence, come before a model is loaded, and lose nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tests.caption.conftest import plain_clip, rows_of
+
+from llava_next_video.cli import run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `caption`; gives exit code, stdout and stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llava-next-video", "caption", *map(str, words)])
+        code = run()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere", "--output", "out"], "nowhere: no such file or folder"),
+        (["empty", "--output", "out"], "no videos found in empty"),
+        (["list.csv", "--output", "out", "--prompt", "{title}"], "list.csv:2: the prompt asks for {title}"),
+        (["list.csv", "--output", "out", "--shard", "3/2"], "--shard 3/2: expected i/n with i from 1 to n"),
+        (["list.csv", "--output", "out", "--workers", 0], "--workers 0 was given; expected 1 or more"),
+        (
+            ["list.csv", "--output", "out", "--dedupe", "some"],
+            "unknown --dedupe 'some'; known: off, exact, near",
+        ),
+        (["list.csv", "--output", "out", "--prompt", " "], "the prompt is empty"),
+        (["list.csv", "--output", "out", "--prompt", "a", "--prompt-file", "b"], "both given; keep one"),
+        (["list.csv", "--output", "out", "--server", "x", "--quantize", "int8"], "the server's business"),
+        (
+            ["list.csv", "--output", "out", "--server", "x", "--model", "m", "--send", "mail"],
+            "unknown --send 'mail'",
+        ),
+        (["list.csv", "--output", "list.csv/out"], "list.csv/out: Not a directory"),
+        (["twice.csv", "--output", "out"], "twice.csv:3: the id '1' stands for"),
+        (["broken.jsonl", "--output", "out"], "broken.jsonl:2: Expecting property name"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[object], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.csv").write_text("id,path\n1,a.mp4\n")
+    (tmp_path / "twice.csv").write_text("id,path\n1,a.mp4\n1,b.mp4\n")
+    (tmp_path / "broken.jsonl").write_text('{"path": "a.mp4"}\n{\n')
+    code, out, err = command(*words)
+    *before, sentence = err.splitlines()
+    assert (code, out) == (1, "")
+    assert told in sentence
+    assert all(line.startswith("answering with the tiny checkpoint") for line in before)
+    assert not (tmp_path / "out").exists()
+
+
+def test_captions_of_the_tiny_checkpoint_and_a_line_of_figures(
+    command, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    (tmp_path / "videos").mkdir()
+    plain_clip(tmp_path / "videos" / "a.mp4", (200, 20, 20))
+    words = [tmp_path / "videos", "--output", tmp_path / "out", "--model", tiny_checkpoint, "--max-tokens", 4]
+    code, out, err = command(*words, "--frames", 2)
+    assert (code, out) == (0, f"{tmp_path / 'out'}\n")
+    assert json.loads(err.splitlines()[-2])["captioned"] == 1
+    assert err.splitlines()[-1].startswith("1,000,000 videos like these would take this machine")
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["completion_tokens"], row["visual_tokens"]) == (
+        4,
+        2 * 4,
+    )
+    assert (row["finish_reason"], row["flags"][-1]) == ("length", "truncated")
+    code, _, err = command(*words, "--frames", 4)
+    assert code == 1
+    assert "captions made with sampling" in err.splitlines()[-1]

@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from llava_next_video.cli.ask import ask
 from llava_next_video.cli.bench import bench
 from llava_next_video.cli.caption import caption
+from llava_next_video.cli.chat import chat
 from llava_next_video.cli.convert import convert
 from llava_next_video.cli.env import env
 from llava_next_video.cli.evaluate import evaluate
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command(epilog='Example: `llava-next-video ask clip.mp4 "What happens?" --frames 8`')(ask)
 app.command(epilog="Example: `llava-next-video caption videos/ --output captions`")(caption)
+app.command(epilog="Example: `llava-next-video chat clip.mp4 --frames 16`")(chat)
 app.command(epilog="Example: `llava-next-video serve --port 8000 --allow-media-path videos`")(serve)
 app.command(epilog="Example: `llava-next-video bench --videos 4 --questions 4 --quantize int8`")(bench)
 app.command(epilog="Example: `llava-next-video env`")(env)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from llava_next_video.cli.plan import plan_question, plan_text, read_factor
+from llava_next_video.cli.remote import ApiKey, Servers, ask_server
 from llava_next_video.errors import ConfigError, MediaError
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def ask(
         bool,
         typer.Option("--plan", help="Print what the question needs and what would fit; load no weights."),
     ] = False,
+    server: Servers = None,
+    api_key: ApiKey = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print answer, usage and frames as JSON.")] = False,
     usage: Annotated[bool, typer.Option("--usage", help="Print tokens and seconds to stderr.")] = False,
     contact_sheet: Annotated[
@@ -111,6 +114,26 @@ def ask(
         "seed": seed,
     }
     refuse_options(options)
+    if server:
+        here: dict[str, object] = {
+            "--model": model,
+            "--device": device,
+            "--dtype": dtype,
+            "--quantize": quantize,
+        }
+        here |= {"--rope-factor": rope_factor, "--max-visual-tokens": max_visual_tokens, "--plan": plan}
+        ask_server(
+            server,
+            media,
+            question,
+            api_key=api_key,
+            sampling=sampling,
+            options=options,
+            not_for_servers={**here, "--reference": reference, "--contact-sheet": contact_sheet},
+            as_json=as_json,
+            usage=usage,
+        )
+        return
     factor = read_factor(rope_factor)
     asked: dict[str, Any] = {"media": media, "frames": sampling, "max_visual_tokens": max_visual_tokens}
     if plan or rope_factor == "auto":

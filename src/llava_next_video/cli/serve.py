@@ -49,6 +49,7 @@ def serve(
     max_media_mib: Annotated[int, typer.Option(help="MiB of one clip or picture.")] = 256,
     deadline: Annotated[float, typer.Option(help="Seconds a request may take; beyond them 504.")] = 300.0,
     drain: Annotated[float, typer.Option(help="Seconds for requests under way when told to stop.")] = 30.0,
+    cache_mib: Annotated[int, typer.Option(help="MiB for the keys and values of prompts.")] = 2048,
     decoders: Annotated[
         int | None, typer.Option(help="Processes that fetch and decode.", show_default="one a core")
     ] = None,
@@ -93,6 +94,13 @@ def serve(
         limits=replace(MEDIUM, bytes=max_media_mib * MEBIBYTE),
         **more,
     )
-    assistant = load_assistant(model, device=device, dtype=dtype, quantize=quantize, rope_factor=rope_factor)
+    assistant = load_assistant(
+        model,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
+        rope_factor=rope_factor,
+        kv_bytes=cache_mib * MEBIBYTE,
+    )
     typer.echo(f"http://{host}:{port} serves {settings.model_name}", err=True)
     run(assistant, settings, host=host, port=port)

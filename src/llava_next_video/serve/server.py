@@ -29,9 +29,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Told to stop; told so again, stop now."""
         self._door.closing = True
-        if self.should_exit:
-            self.force_exit = True
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def serve(

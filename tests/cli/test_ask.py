@@ -85,6 +85,8 @@ def test_a_plan_is_printed_without_loading_weights(
     assert out.splitlines()[0] == f"{square_clip}: 6 frames, 24 visual tokens"  # 4 a frame
     assert "of 4096 that the context holds (rope factor 1)" in out
     assert out.splitlines()[-1] == "it fits; up to 24 frames a clip would fit"  # it has no more
+    _, out, _ = command(*asked, "--frames", 6, "--max-visual-tokens", 15, "--json")
+    assert json.loads(out)["media"][0]["frames"] == 3
     _, out, _ = command(*asked, "--max-new-tokens", 5000, "--json")
     told = json.loads(out)
     assert told["prompt_tokens"] + 5000 > 4096
@@ -113,10 +115,6 @@ def test_the_rope_factor_may_follow_from_the_question(
     assert code == 0
     assert told["usage"]["visual_tokens"] == 64
     assert len(told["media"][0]["frame_times_s"]) == 16
-    by_hand = command(*asked, "--frames", 16, "--rope-factor", 2, "--json")[1]
-    assert json.loads(by_hand)["answer"] == told["answer"]
-    code, out, _ = command(*asked, "--frames", 16, "--max-visual-tokens", 30, "--json")
-    assert json.loads(out)["usage"]["visual_tokens"] == 28
 
 
 def test_usage_goes_to_stderr(command, tiny_checkpoint: Path, square_clip: Path) -> None:

@@ -45,6 +45,7 @@ def test_another_model_is_refused_until_a_new_run_moves_the_captions_aside(
     assert len(log.read_text().split()) == 6
 
 
+@pytest.mark.slow
 def test_a_new_run_is_refused_while_another_process_works(three: Path, tmp_path: Path) -> None:
     items, out = list_items([str(three)], "What colour?"), tmp_path / "out"
     caption(items, out, teller(tmp_path / "log"), ONE)
@@ -103,6 +104,7 @@ def test_passing_errors_are_tried_again_and_lasting_ones_become_rows(three: Path
     assert sorted(str(row["id"]) for row in rows_of(out)) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
 
 
+@pytest.mark.slow
 def test_a_bug_in_one_video_costs_that_video(three: Path, tmp_path: Path) -> None:
     class Buggy(Teller):
         def see(self, item: Item, decoder: Decoder) -> Seen:

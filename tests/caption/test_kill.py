@@ -56,7 +56,8 @@ def test_after_two_kills_every_id_is_there_once_and_little_was_asked_twice(
     assert not list((tmp_path / "out" / "_state").glob("*.jsonl"))  # nothing is left behind
 
 
-@pytest.mark.parametrize("part_rows", [pytest.param(3, marks=pytest.mark.slow), 1000])
+@pytest.mark.slow
+@pytest.mark.parametrize("part_rows", [3, 1000])
 def test_two_processes_share_a_folder_and_one_survives_the_other(
     clips: Path, start: Start, tmp_path: Path, part_rows: int
 ) -> None:

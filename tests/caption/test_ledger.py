@@ -55,7 +55,7 @@ def test_rows_come_back_from_parquet_and_jsonl_as_they_were(tmp_path: Path) -> N
     assert [json.loads(line) for line in view.read_text().splitlines()] == rows_of(tmp_path)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["keep", "publish", "adopt"]), st.integers(0, 5)))
 )

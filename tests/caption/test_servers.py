@@ -140,6 +140,7 @@ def test_a_busy_server_is_waited_for_and_no_video_is_blamed(videos: Path, script
     assert (row["error"], row["attempts"], figures.retries) == (None, 1, 0)
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_on_a_video_is_asked_again_a_few_times(videos: Path, script: Script) -> None:
     script.statuses = [500, 500, 500, 500]
     figures, row = run(videos, by(script.url))
@@ -163,6 +164,7 @@ def test_a_wrong_token_or_model_stops_the_run_before_any_video_is_blamed(
     assert not list((videos.parent / "out").glob("part-*"))
 
 
+@pytest.mark.slow
 def test_one_server_of_two_is_enough(videos: Path, script: Script) -> None:
     gone = Script()
     gone.close()
@@ -170,6 +172,7 @@ def test_one_server_of_two_is_enough(videos: Path, script: Script) -> None:
     assert row["caption"] == "A dog."
 
 
+@pytest.mark.slow
 def test_when_no_server_answers_for_long_the_run_stops_and_goes_on_later(videos: Path) -> None:
     gone = Script()
     gone.close()

@@ -22,6 +22,7 @@ CELLS = 8
 MEAN_LEVELS = 3.0
 MOST_LEVELS = 24
 MOST_CANDIDATES = 256
+TELL = "insert or ignore into told values (?, ?, ?, ?, ?)"
 COLUMNS = [
     "id",
     "source_sha256",
@@ -59,23 +60,21 @@ class Duplicates:
         """Learn the captions of a part."""
         if self.how == "off":
             return
-        for row in read_table(part, COLUMNS).to_pylist():
-            if row["finish_reason"] != "error" and row["duplicate_of"] is None and row["source_sha256"]:
+        told = []
+        with self._lock:
+            for row in read_table(part, COLUMNS).to_pylist():
+                if row["finish_reason"] == "error" or row["duplicate_of"] or not row["source_sha256"]:
+                    continue
                 sight = Sight(
                     sha256=row["source_sha256"],
                     prompt=row["prompt"],
                     duration_s=row["duration_s"],
                     look=row["look"],
                 )
-                told = Told(
-                    id=row["id"],
-                    caption=row["caption"],
-                    finish_reason=row["finish_reason"],
-                    flags=tuple(row["flags"]),
-                )
-                with self._lock:
-                    self._remember(sight.key, sight)
-                    self._tell(sight.key, told)
+                key = sight.key
+                told.append((key, row["id"], row["caption"], row["finish_reason"], " ".join(row["flags"])))
+                self._remember(key, sight)
+            self._file.executemany(TELL, told)
 
     def meet(self, sight: Sight, task: object) -> Told | Literal["first", "wait"]:
         """What was told about its like; `first`: nothing yet; `wait`: `done` will give the task back."""
@@ -112,7 +111,7 @@ class Duplicates:
 
     def _tell(self, key: bytes, told: Told) -> None:
         row = (key, told.id, told.caption, told.finish_reason, " ".join(told.flags))
-        self._file.execute("insert or ignore into told values (?, ?, ?, ?, ?)", row)
+        self._file.execute(TELL, row)
 
     def _remember(self, key: bytes, sight: Sight) -> None:
         if self.how == "near" and sight.look is not None:

@@ -141,8 +141,9 @@ def _of_file(file: str, name: str, place: Place) -> Iterator[tuple[Mapping[str, 
     if ending in ENDINGS:
         yield {"id": name, "path": os.path.abspath(file)}, place
         return
+    root = os.path.dirname(os.path.abspath(file))
     for row in _rows(Path(file), ending):
-        yield _rooted(row.values, Path(file).absolute().parent), row.place
+        yield _rooted(row.values, root), row.place
 
 
 def _rows(path: Path, ending: str) -> Iterable[Row]:
@@ -183,7 +184,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
         ) from error
 
 
-def _rooted(values: Mapping[str, object], root: Path) -> Mapping[str, object]:
+def _rooted(values: Mapping[str, object], root: str) -> Mapping[str, object]:
     """The row with its path made absolute; a manifest's paths are relative to its folder."""
     for name in SOURCES:
         value = values.get(name)

@@ -171,6 +171,9 @@ def caption(
             work=work,
             told=told,
         )
+    if figures.errors:
+        what = f"{figures.errors} videos have no caption; the column 'error' says why, --retry-errors tries again"
+        typer.echo(what, err=True)
     typer.echo(estimate(figures), err=True)
     typer.echo(output)
 

@@ -71,31 +71,35 @@ class CpuAttention:
         shape = (len(self.windows), 2, key_value_heads, pages * page_tokens, head_width)
         self.store = torch.empty(shape, dtype=dtype)
         self._plans: dict[int | None, Plan] = {}
-        self._slots = torch.empty(0, dtype=torch.long)
+        self._slots: slice | Tensor = slice(0)
 
     def begin(self, chunks: Sequence[Chunk]) -> None:
         """Look at the pages of the next step."""
-        slots = [
-            torch.arange(begin, end)
+        lies = [
+            part
             for chunk in chunks
-            for begin, end in runs(
-                chunk.request.pages, chunk.start, chunk.start + chunk.count, self.page_tokens
-            )
+            for part in runs(chunk.request.pages, chunk.start, chunk.start + chunk.count, self.page_tokens)
         ]
-        self._slots = torch.cat(slots)
+        if len(lies) == 1:
+            self._slots = slice(*lies[0])
+        else:
+            self._slots = torch.cat([torch.arange(begin, end) for begin, end in lies])
         self._plans = {window: self._plan(chunks, window) for window in set(self.windows)}
 
     def attend(
         self,
         layer: int,
         queries: Float[Tensor, "tokens heads width"],
-        keys: Float[Tensor, "tokens key_value_heads width"],
-        values: Float[Tensor, "tokens key_value_heads width"],
+        keys_values: Float[Tensor, "tokens both width"],
     ) -> Float[Tensor, "tokens heads width"]:
-        """Write keys and values into their pages, and attend as planned."""
+        """Write keys and values (their heads side by side) into their pages, and attend as planned."""
         store = self.store[layer]
-        store[0].index_copy_(1, self._slots, keys.transpose(0, 1))
-        store[1].index_copy_(1, self._slots, values.transpose(0, 1))
+        written = keys_values.view(len(queries), 2, -1, self.head_width).permute(1, 2, 0, 3)
+        if isinstance(self._slots, slice):
+            store[:, :, self._slots] = written
+        else:
+            store.index_copy_(2, self._slots, written)
+        keys, values = keys_values.chunk(2, dim=1)
         plan = self._plans[self.windows[layer]]
         found = self._attend_alone(plan.alone, store, queries)
         if not plan.parts:

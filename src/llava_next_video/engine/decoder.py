@@ -23,8 +23,10 @@ from llava_next_video.errors import ConfigError
 
 FAMILIES = ("llama", "mistral", "qwen2")
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, queries, keys, values), each tokens x heads x width of a head, to tokens x heads x width."""
+Attend = Callable[[int, Tensor, Tensor], Tensor]
+"""(layer, queries, keys and values), each tokens x heads x width of a head, to tokens x heads x width.
+
+The heads of the keys come first, then those of the values."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,36 +123,48 @@ class Decoder:
         return F.embedding(ids, self.embedding)
 
     def forward(
-        self, hidden: Float[Tensor, "tokens width"], positions: Int[Tensor, " tokens"], attend: Attend
-    ) -> Float[Tensor, "tokens width"]:
-        """Hidden states after the last layer, before the last norm."""
+        self,
+        hidden: Float[Tensor, "tokens width"],
+        positions: Int[Tensor, " tokens"],
+        attend: Attend,
+        wanted: Int[Tensor, " wanted"] | None = None,
+    ) -> Float[Tensor, "rows width"]:
+        """Hidden states after the last layer, before the last norm; what stands in `hidden` is lost.
+
+        Args:
+            hidden: Embeddings of the packed tokens.
+            positions: Where each stands in its request.
+            attend: Keys and values in, attention out.
+            wanted: The rows to give; None: all. The others end with the keys and values of the last layer.
+        """
         turns = self.rope.index_select(0, positions)[:, None]
-        turned = self.heads + self.key_value_heads
-        tokens, width = hidden.shape[0], (self.width,)
+        tokens, last = hidden.shape[0], len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            normed = torch.rms_norm(hidden, width, layer.norm_before_attention, self.epsilon)
-            heads = layer.query_key_value(normed).view(tokens, -1, self.head_width)
-            queries_keys = rotated(heads[:, :turned], turns)
-            attended = attend(
-                index, queries_keys[:, : self.heads], queries_keys[:, self.heads :], heads[:, turned:]
-            )
-            hidden = layer.attention_out(attended.reshape(tokens, -1)).add_(hidden)
-            normed = torch.rms_norm(hidden, width, layer.norm_before_mlp, self.epsilon)
-            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-            hidden = layer.down(self.activation(gate).mul_(up)).add_(hidden)
+            heads = layer.query_key_value.after_norm(hidden, layer.norm_before_attention, self.epsilon)
+            heads = heads.view(tokens, -1, self.head_width)
+            rotate(heads[:, : self.heads + self.key_value_heads], turns)
+            attended = attend(index, heads[:, : self.heads], heads[:, self.heads :]).reshape(tokens, -1)
+            if index == last and wanted is not None:
+                if not len(wanted):
+                    return hidden[:0]
+                attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
+            hidden = layer.attention_out.onto(attended, hidden)
+            gate, up = layer.gate_up.after_norm(hidden, layer.norm_before_mlp, self.epsilon).chunk(2, dim=-1)
+            hidden = layer.down.onto(self.activation(gate).mul_(up), hidden)
         return hidden
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits of the next token, in float32."""
-        return self.head(torch.rms_norm(hidden, (self.width,), self.norm, self.epsilon)).float()
+        return self.head.after_norm(hidden, self.norm, self.epsilon).float()
 
 
-def rotated(
-    heads: Float[Tensor, "tokens heads width"], turns: Complex[Tensor, "tokens 1 half"]
-) -> Float[Tensor, "tokens heads width"]:
-    """Interleaved heads after rope: pairs as complex numbers, times the turn of the position."""
-    pairs = heads.float().reshape(*heads.shape[:-1], -1, 2)
-    return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2).to(heads.dtype)
+def rotate(heads: Float[Tensor, "tokens heads width"], turns: Complex[Tensor, "tokens 1 half"]) -> None:
+    """Rope for interleaved heads, in place: pairs as complex numbers, times the turn of the position."""
+    pairs = heads.view(*heads.shape[:-1], -1, 2)
+    if heads.dtype is torch.float32:
+        torch.view_as_complex(pairs).mul_(turns)
+    else:
+        pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * turns))
 
 
 def interleaved(rows: Float[Tensor, "out *width"], head_width: int) -> Float[Tensor, "out *width"]:

@@ -14,6 +14,11 @@ from torch import Tensor
 from llava_next_video.engine.settings import DType, Quantize
 from llava_next_video.errors import ConfigError
 
+_FEW_ROWS = 8
+_LEAST = 1e-10
+_BARE: tuple[str, list[float], str] = ("none", [], "")  # nothing after the product
+_FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 @runtime_checkable
 class Product(Protocol):
@@ -28,11 +33,17 @@ class Product(Protocol):
     weight_bytes: int
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
-        """The product for each row."""
+        """The product for each row. What stands in `x` may be lost."""
 
+    def after_norm(
+        self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
+    ) -> Float[Tensor, "rows out"]:
+        """The product for each row after an RMS norm; `x` stays."""
 
-_FEW_ROWS = 8
-_FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    def onto(
+        self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
+    ) -> Float[Tensor, "rows out"]:
+        """`sum` with the product of each row added, in place. What stands in `x` may be lost."""
 
 
 class FloatLinear:
@@ -44,7 +55,21 @@ class FloatLinear:
         self.bias = bias
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
+        """The product for each row."""
         return torch.mm(x, self.turned) if self.bias is None else torch.addmm(self.bias, x, self.turned)
+
+    def after_norm(
+        self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
+    ) -> Float[Tensor, "rows out"]:
+        """The product for each row after an RMS norm."""
+        return self((x * root_mean_square(x, epsilon).reciprocal_()).to(x.dtype).mul_(weight))
+
+    def onto(
+        self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
+    ) -> Float[Tensor, "rows out"]:
+        """`sum` with the product of each row added."""
+        sum.addmm_(x, self.turned)
+        return sum if self.bias is None else sum.add_(self.bias)
 
 
 class Int8Linear:
@@ -65,20 +90,49 @@ class Int8Linear:
         self.bias = None if bias is None else bias.float()
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
-        if x.shape[0] <= _FEW_ROWS:  # as few operations as possible: each costs as much as the product
-            unit = x.abs().amax(dim=1, keepdim=True).clamp_min_(1e-10).mul_(1 / 127)
-            out = torch._int_mm((x / unit).round_().to(torch.int8), self.weight) * self.scale
-        else:  # as little memory as possible: the absolute values of many rows are not worth storing
-            unit = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
-            unit = unit.clamp_min_(1e-10).mul_(1 / 127)
-            unsigned = (x / unit).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)  # plus 128
-            out = torch.ops.onednn.qlinear_pointwise(
-                unsigned, 1.0, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, *_BARE
-            )
+        """The product for each row."""
+        out, unit = self._products(x)
         return out.mul_(unit) if self.bias is None else torch.addcmul(self.bias, out, unit, out=out)
 
+    def after_norm(
+        self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
+    ) -> Float[Tensor, "rows out"]:
+        """The product for each row after an RMS norm, which only changes the scale of the token."""
+        out, unit = self._products(x * weight)
+        unit.div_(root_mean_square(x, epsilon))
+        return out.mul_(unit) if self.bias is None else torch.addcmul(self.bias, out, unit, out=out)
 
-_BARE: tuple[str, list[float], str] = ("none", [], "")  # nothing after the product
+    def onto(
+        self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
+    ) -> Float[Tensor, "rows out"]:
+        """`sum` with the product of each row added."""
+        out, unit = self._products(x)
+        sum.addcmul_(out, unit)
+        return sum if self.bias is None else sum.add_(self.bias)
+
+    def _products(self, x: Tensor) -> tuple[Float[Tensor, "rows out"], Float[Tensor, "rows 1"]]:
+        """Products of rounded rows, and what a step of the rounding of each row was worth."""
+        if x.shape[0] <= _FEW_ROWS:  # as few operations as possible: each costs as much as the product
+            unit = x.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST).mul_(1 / 127)
+            return torch._int_mm(x.div_(unit).round_().to(torch.int8), self.weight) * self.scale, unit
+        # As little memory as possible: the absolute values of many rows are not worth storing.
+        unit = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
+        unit.clamp_min_(_LEAST).mul_(1 / 127)
+        unsigned = x.mul_(unit.reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
+        out = torch.ops.onednn.qlinear_pointwise(
+            unsigned, 1.0, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, *_BARE
+        )
+        return out, unit
+
+
+def root_mean_square(x: Float[Tensor, "rows width"], epsilon: float) -> Float[Tensor, "rows 1"]:
+    """What an RMS norm divides by, in float32; a vector norm is many times faster here than torch.rms_norm.
+
+    >>> root_mean_square(torch.tensor([[3.0, -3.0]]), 7.0)
+    tensor([[4.]])
+    """
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    return norm.square_().div_(x.shape[1]).add_(epsilon).sqrt_()
 
 
 def quantized_rows(

@@ -20,7 +20,7 @@ class Attention(Protocol):
     def begin(self, chunks: Sequence[Chunk]) -> None:
         """Look at the pages of the next step."""
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(self, layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:
         """Write keys and values of the step into their pages, and attend: tokens x heads x width."""
 
 
@@ -36,17 +36,17 @@ class Runner:
         """Computes the chunks; gives the chosen token where a chunk reaches the end of its request."""
         self.attention.begin(chunks)
         positions = torch.cat([torch.arange(chunk.start, chunk.start + chunk.count) for chunk in chunks])
-        hidden = self.decoder.forward(self._embedded(chunks), positions, self.attention.attend)
         ends, row = [], 0
         for chunk in chunks:
             row += chunk.count
             if chunk.samples:
                 ends.append(row - 1)
+        wanted = None if len(ends) == row else torch.tensor(ends, dtype=torch.long)
+        hidden = self.decoder.forward(self._embedded(chunks), positions, self.attention.attend, wanted)
         if not ends:
             return [None] * len(chunks)
-        last = hidden if len(ends) == len(hidden) else hidden.index_select(0, torch.tensor(ends))
         requests = [chunk.request for chunk in chunks if chunk.samples]
-        chosen = iter(self.sampler.choose(requests, self.decoder.logits(last)))
+        chosen = iter(self.sampler.choose(requests, self.decoder.logits(hidden)))
         return [next(chosen) if chunk.samples else None for chunk in chunks]
 
     def _embedded(self, chunks: Sequence[Chunk]) -> Tensor:

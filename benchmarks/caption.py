@@ -346,7 +346,8 @@ def remembered(checkpoint_folder: str, videos: str, output: str) -> dict[str, ob
     from llava_next_video.caption.local import local_model
     from llava_next_video.media import Sampling
 
-    model, _ = local_model(checkpoint_folder, {}, PROMPT, Sampling(frames=4), {"max_new_tokens": 8})
+    weights = {"kv_bytes": 64 << 20}  # pages of earlier prompts fill what there is, then memory stays
+    model, _ = local_model(checkpoint_folder, weights, PROMPT, Sampling(frames=4), {"max_new_tokens": 8})
     resident: list[tuple[int, int]] = []
 
     def told(figures: Figures) -> None:

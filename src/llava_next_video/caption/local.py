@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from llava_next_video.assistant import EngineThread, Ticket, VideoAssistant
-from llava_next_video.assistant.loading import default_checkpoint, refuse_name
+from llava_next_video.assistant.loading import checkpoint_folder, default_checkpoint, refuse_name
 from llava_next_video.assistant.options import options_from
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.outcome import DescriberGoneError, Model, Said, Seen, Tell
@@ -132,11 +130,11 @@ class Recipe:
 
     Attributes:
         checkpoint: Folder, or name on the hub.
-        weights: `device`, `dtype` and `quantize`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize` and `kv_bytes`, as `VideoAssistant.load` takes them.
     """
 
     checkpoint: str
-    weights: Mapping[str, str | None]
+    weights: Mapping[str, str | int | None]
     sampling: Sampling
     options: SamplingOptions
     look: bool = False
@@ -153,7 +151,7 @@ class Recipe:
 
 def local_model(
     model: str | None,
-    weights: Mapping[str, str | None],
+    weights: Mapping[str, str | int | None],
     prompt: str,
     sampling: Sampling,
     options: Mapping[str, object],
@@ -164,7 +162,7 @@ def local_model(
 
     Args:
         model: Folder, or name on the hub.
-        weights: `device`, `dtype` and `quantize`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize` and `kv_bytes`, as `VideoAssistant.load` takes them.
         prompt: What is asked; it stands in the identity only.
         sampling: Which moments the model sees.
         options: Generation settings by name.
@@ -176,18 +174,13 @@ def local_model(
         checkpoint=str(name), weights=weights, sampling=sampling, options=options_from(options), look=look
     )
     identity = {
-        "weights": weights_digest(checkpoint_folder(str(name))),
-        **{name: value for name, value in weights.items() if name != "device"},
+        "weights": weights_digest(checkpoint_folder(name)),
+        **{name: value for name, value in weights.items() if name in ("dtype", "quantize")},
         "prompt": prompt,
         "sampling": dataclasses.asdict(sampling),
         "options": dict(options),
     }
     return Model(name="tiny" if model is None else model, identity=identity, load=recipe.load), recipe
-
-
-def checkpoint_folder(name: str) -> Path:
-    """Where a checkpoint lies; one of the hub is fetched."""
-    return Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
 
 
 def weights_digest(folder: Path) -> str:

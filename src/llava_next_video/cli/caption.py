@@ -116,6 +116,10 @@ def caption(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
     ] = None,
+    kv_mb: Annotated[
+        int | None,
+        typer.Option(help="Megabytes for keys and values: for how many videos at once.", show_default="2048"),
+    ] = None,
     quantize: Annotated[
         str | None,
         typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
@@ -142,12 +146,13 @@ def caption(
     items = list_items(inputs, question)
     if shards is not None:
         items = share(items, shards[0] - 1, shards[1])
-    weights = {"device": device, "dtype": dtype, "quantize": quantize}
+    kv_bytes = None if kv_mb is None else _positive("kv-mb", kv_mb) << 20
+    weights = {"device": device, "dtype": dtype, "quantize": quantize, "kv_bytes": kv_bytes}
     look = settings.dedupe == "near"
     if server:
-        refused = [name for name, value in weights.items() if value is not None]
-        if refused:
-            raise ConfigError(f"--{refused[0]} is the server's business; leave it out, or leave --server out")
+        given = {"device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
+        if refused := [name for name, value in given.items() if value is not None]:
+            raise ConfigError(f"--{refused[0]} is the server's business; leave it or --server out")
         chosen = _remote(server, model, send, at_once, question, sampling, options, look)
     else:
         chosen, recipe = _local(model, weights, question, sampling, options, look)
@@ -172,8 +177,8 @@ def caption(
             told=told,
         )
     if figures.errors:
-        what = f"{figures.errors} videos have no caption; the column 'error' says why, --retry-errors tries again"
-        typer.echo(what, err=True)
+        way_out = "the column 'error' says why, --retry-errors tries again"
+        typer.echo(f"{figures.errors} videos have no caption; {way_out}", err=True)
     typer.echo(estimate(figures), err=True)
     typer.echo(output)
 
@@ -202,7 +207,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _local(
     model: str | None,
-    weights: dict[str, str | None],
+    weights: dict[str, str | int | None],
     question: str,
     sampling: Sampling,
     options: dict[str, object],

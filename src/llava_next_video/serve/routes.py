@@ -46,6 +46,17 @@ REFUSALS: dict[int | str, dict[str, object]] = {
     504: {"description": "Not answered in time."},
 }
 
+STREAMS: dict[int | str, dict[str, object]] = {
+    200: {
+        "description": "The answer; with `stream` its pieces as server-sent events.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
+TEXT: dict[int | str, dict[str, object]] = {200: {"description": "Figures.", "content": {"text/plain": {}}}}
+EVENTS: dict[int | str, dict[str, object]] = {
+    200: {"description": "Ready.", "content": {"text/event-stream": {}}}
+}
+
 routes = APIRouter(responses=REFUSALS)
 
 
@@ -53,7 +64,7 @@ def _of(request: Request) -> tuple[Desk, Visit]:
     return request.app.state.desk, request.scope["state"]["visit"]
 
 
-@routes.post("/v1/chat/completions", response_model=None)
+@routes.post("/v1/chat/completions", response_model=None, responses=STREAMS)
 async def chat_completions(asked: ChatRequest, request: Request) -> Answer:
     """Answer a conversation about clips, pictures, or nothing at all."""
     desk, visit = _of(request)
@@ -66,7 +77,7 @@ async def chat_completions(asked: ChatRequest, request: Request) -> Answer:
     return EventStream(shapes.chat_events(pieces, visit.account, desk.tokens, logprobs=logprobs, usage=usage))
 
 
-@routes.post("/v1/completions", response_model=None)
+@routes.post("/v1/completions", response_model=None, responses=STREAMS)
 async def completions(asked: CompletionRequest, request: Request) -> Answer:
     """Go on with a text."""
     desk, visit = _of(request)
@@ -89,7 +100,7 @@ def _refuse_stream_options(asked: ChatRequest | CompletionRequest) -> None:
         raise Refusal(400, "stream_options needs stream to be true", "invalid_value", "stream_options")
 
 
-@routes.post("/v1/responses", response_model=None)
+@routes.post("/v1/responses", response_model=None, responses=STREAMS)
 async def create_response(asked: ResponsesRequest, request: Request) -> Answer:
     """Answer a conversation in the words of the Responses API."""
     desk, visit = _of(request)
@@ -172,7 +183,7 @@ def _model(desk: Desk) -> dict[str, object]:
     }
 
 
-@routes.post("/load_model", response_model=None)
+@routes.post("/load_model", response_model=None, response_class=Response, responses=EVENTS)
 async def load_model(asked: LoadRequest, request: Request) -> Answer:
     """Says that the model is there: `transformers chat` asks before it talks."""
     _of(request)[0].refuse_model(asked.model)
@@ -202,7 +213,7 @@ async def version() -> Answer:
     return {"version": metadata.version("llava-next-video")}
 
 
-@routes.get("/metrics", response_model=None)
+@routes.get("/metrics", response_model=None, response_class=Response, responses=TEXT)
 async def metrics(request: Request) -> Answer:
     """Figures for Prometheus."""
     text = await asyncio.to_thread(_of(request)[0].metrics.text)

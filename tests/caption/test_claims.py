@@ -112,6 +112,18 @@ def test_a_claim_that_a_power_cut_emptied_has_an_owner_without_a_pulse(tmp_path:
     watcher.close()
 
 
+def test_a_journal_without_its_owner_is_inherited_after_a_lease(tmp_path: Path) -> None:
+    watcher = Claims(tmp_path, lease_s=0.1)
+    inherited: list[str] = []
+    watcher.inherit = inherited.append
+    (tmp_path / "_state" / "gone.jsonl").write_text("")
+    assert [owner.name for owner in watcher.bury_dead()] == ["gone"]
+    time.sleep(0.15)
+    assert watcher.bury_dead() == []
+    assert inherited == ["gone"]
+    watcher.close()
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system tells nothing of its processes")
 def test_a_process_id_that_was_given_out_again_is_another_owner(tmp_path: Path) -> None:
     claims = Claims(tmp_path)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import tarfile
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 from tests.caption.conftest import plain_clip, rows_of
 from tests.caption.teller import Teller, teller
@@ -129,6 +133,21 @@ def test_a_row_says_what_was_seen_and_what_it_took(three: Path, tmp_path: Path) 
     assert (row["prompt"], row["model"], row["finish_reason"]) == ("What colour?", "teller", "stop")
     assert (row["prompt_tokens"], row["visual_tokens"], row["completion_tokens"]) == (10, 4, 6)
     assert float(str(row["read_ms"])) > 0
+
+
+def test_videos_inside_tars_and_tables_are_read_from_there(three: Path, tmp_path: Path) -> None:
+    contents = {path.name: path.read_bytes() for path in sorted(three.iterdir())}
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(three / "0.mp4", "zero.mp4")
+    table = pyarrow.table({"id": ["one", "two"], "video": [contents["1.mp4"], contents["2.mp4"]]})
+    parquet.write_table(table, tmp_path / "table.parquet")
+    items = list_items([str(tmp_path / "shard.tar"), str(tmp_path / "table.parquet")], "What colour?")
+    caption(items, tmp_path / "out", teller(tmp_path / "log"), ONE, report=False)
+    rows = {str(row["id"]): row for row in rows_of(tmp_path / "out")}
+    told = [int(str(rows[id]["caption"]).split()[0]) for id in ("zero", "one", "two")]
+    assert told == pytest.approx([20, 120, 220], abs=8)  # the codec's rounding
+    assert rows["one"]["source_sha256"] == hashlib.sha256(contents["1.mp4"]).hexdigest()
+    assert str(rows["zero"]["source"]) == f"zero.mp4 in {tmp_path / 'shard.tar'}"
 
 
 def test_the_report_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:

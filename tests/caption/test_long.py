@@ -49,6 +49,7 @@ def test_twenty_runs_killed_at_random_moments_leave_each_id_once(
     for number in range(20):
         run = start(many, delay_s=0.05, part_rows=dice.choice([3, 20, 1000]))
         before, started = lines(asked), time.monotonic()
+        # Every fifth is killed while it starts.
         while number % 5 and lines(asked) == before and run.poll() is None:
             time.sleep(0.002)
         time.sleep(dice.uniform(0.0, 0.4) if number % 5 else dice.uniform(0.0, 1.0))

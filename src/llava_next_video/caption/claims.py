@@ -12,6 +12,7 @@ An owner that was only slow finds its work done twice, never written twice: that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -97,9 +98,10 @@ class Claims:
             newest.with_suffix(f".{generation}").unlink(missing_ok=True)
 
     def owners(self) -> list[Owner]:
-        """The other processes that work here, or died here."""
-        found = (read_owner(path) for path in self._state.glob("*.owner"))
-        return [owner for owner in found if owner is not None and owner.name != self.name]
+        """The other processes that work here, or died here, also those of whom only a journal is left."""
+        names = {path.stem for ending in ("owner", "jsonl") for path in self._state.glob(f"*.{ending}")}
+        found = {name: read_owner(self._state / f"{name}.owner") for name in sorted(names - {self.name})}
+        return [owner or _unknown(name) for name, owner in found.items()]
 
     def dead(self, owner: Owner) -> bool:
         """Whether an owner will never come back; takes a lease to find out about other machines."""
@@ -147,7 +149,8 @@ class Claims:
 
     def _beat_on(self, beat_s: float) -> None:
         while not self._stop.wait(beat_s):
-            self._beat()
+            with contextlib.suppress(OSError):  # a full disk makes us look dead, which we soon are
+                self._beat()
 
     def _beat(self) -> None:
         """Write the next number in place, so that all links to the file show it."""
@@ -180,7 +183,11 @@ def read_owner(path: Path) -> Owner | None:
             return None
         except (ValueError, TypeError):
             time.sleep(0.01)  # it was just being written
-    return Owner(name=path.name, place="", pid=0, started="", beat=0)
+    return _unknown(path.stem)
+
+
+def _unknown(name: str) -> Owner:
+    return Owner(name=name, place="", pid=0, started="", beat=0)
 
 
 def _place() -> str:

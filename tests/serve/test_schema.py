@@ -18,8 +18,8 @@ def test_no_request_that_can_be_described_makes_the_server_fail(server: Running,
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--no-color",
          "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "40",
-         "--max-time", "90", "--seed", "1", "--no-shrink", "--generation-database", "none",
-         "--warnings", "off", "--continue-on-failure"],
+         "--max-time", "90", "--request-timeout", "60", "--seed", "1", "--no-shrink",
+         "--generation-database", "none", "--warnings", "off", "--continue-on-failure"],
         cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

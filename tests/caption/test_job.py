@@ -8,6 +8,7 @@ import re
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
@@ -22,6 +23,7 @@ from llava_next_video.caption.outcome import Model, Seen, Tell, TransientError
 from llava_next_video.caption.run import Room
 from llava_next_video.data.decoder import Decoder
 from llava_next_video.errors import ConfigError
+from llava_next_video.media import write_clip
 
 ONE = Settings(workers=1, back_off_s=0.01)
 
@@ -148,6 +150,23 @@ def test_videos_inside_tars_and_tables_are_read_from_there(three: Path, tmp_path
     assert told == pytest.approx([20, 120, 220], abs=8)  # the codec's rounding
     assert rows["one"]["source_sha256"] == hashlib.sha256(contents["1.mp4"]).hexdigest()
     assert str(rows["zero"]["source"]) == f"zero.mp4 in {tmp_path / 'shard.tar'}"
+
+
+def test_a_copy_of_another_size_gets_the_caption_of_the_first(three: Path, tmp_path: Path) -> None:
+    write_clip(three / "small.mp4", np.full((6, 18, 24, 3), 120, np.uint8), 12)  # 1.mp4, smaller
+    near = Settings(workers=1, dedupe="near")
+    figures = caption(
+        list_items([str(three)], "?"),
+        tmp_path / "out",
+        teller(tmp_path / "log", look=True),
+        near,
+        report=False,
+    )
+    rows = {str(row["id"]): row for row in rows_of(tmp_path / "out")}
+    assert (figures.captioned, figures.duplicates) == (3, 1)
+    assert rows["small.mp4"]["duplicate_of"] == "1.mp4"
+    assert rows["small.mp4"]["caption"] == rows["1.mp4"]["caption"]
+    assert rows["small.mp4"]["source_sha256"] != rows["1.mp4"]["source_sha256"]
 
 
 def test_the_report_stands_alone_and_escapes_what_it_shows(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from llava_next_video.caption.items import Item
 from llava_next_video.caption.outcome import DescriberGoneError, Model, Said, Seen, Tell
 from llava_next_video.caption.seeing import see_frames
 from llava_next_video.data.decoder import Decoder
-from llava_next_video.engine import Output, SamplingOptions
+from llava_next_video.engine import Engine, Output, SamplingOptions
 from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Sampling
@@ -24,6 +24,8 @@ from llava_next_video.processing import LlavaNextVideoProcessor
 
 SAMPLED_BYTES = 1 << 16
 SAMPLES = 16
+# Each video comes once: features kept for a second question would only fill memory.
+KEPT_FEATURES = 16 << 20
 
 
 class LocalModel:
@@ -44,6 +46,8 @@ class LocalModel:
         self._sampling = sampling
         self._options = options
         self._look = look
+        if isinstance(assistant.network, Engine):
+            assistant.network.features.limit_bytes = KEPT_FEATURES
         self._thread = EngineThread(assistant.network)
 
     def see(self, item: Item, decoder: Decoder) -> Seen:

@@ -256,8 +256,10 @@ def _remote(
 @contextmanager
 def _told() -> Iterator[Callable[[Figures], None]]:
     """A bar on a terminal; elsewhere a line of JSON every few seconds, and one at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress
+    from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -271,17 +273,12 @@ def _told() -> Iterator[Callable[[Figures], None]]:
 
         yield line
         return
-    with Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"), console=console
-    ) as progress:
-        task = progress.add_task("captioning", total=None, words="")
+    progress, words = Progress(BarColumn(bar_width=None), MofNCompleteColumn(), console=console), Text()
+    task = progress.add_task("captioning", total=None)
 
-        def bar(figures: Figures) -> None:
-            progress.update(
-                task,
-                total=figures.total,
-                completed=figures.total - figures.left,
-                words=figures.in_words(),
-            )
+    def bar(figures: Figures) -> None:
+        progress.update(task, total=figures.total, completed=figures.total - figures.left)
+        words.plain = figures.in_words()
 
+    with Live(Group(progress, words), console=console):
         yield bar

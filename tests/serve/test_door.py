@@ -188,6 +188,7 @@ def leave_in_crowds(server: Running, folder: Path, clients: int, longest_s: floa
         thread.join()
 
 
+@pytest.mark.slow
 def test_clients_that_leave_take_their_work_with_them(server: Running, tmp_path: Path) -> None:
     leave_in_crowds(server, tmp_path, 6, longest_s=0.5)
     assert server.rests_within(3.0)
@@ -220,6 +221,7 @@ def test_each_request_is_one_line_of_the_log_with_its_name(
     assert (second["status"], len(second["request"])) == (400, 32)
 
 
+@pytest.mark.slow
 def test_a_stopping_server_finishes_what_it_has_begun(load: Callable[[], VideoAssistant]) -> None:
     with serving(load()) as running, ThreadPoolExecutor(1) as other:
         asked = {**LONG, "max_tokens": 40}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llava_next_video.cli.ask import load_assistant
 from llava_next_video.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from llava_next_video.serve.settings import ServeSettings
 
 MEBIBYTE = 1 << 20
 
@@ -64,6 +69,10 @@ def serve(
         float | None,
         typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="replicas=N: so many replicas on a Ray cluster.", show_default="this process"),
+    ] = None,
 ) -> None:
     """Answer questions about clips over HTTP in OpenAI's words; the page is at the root."""
     try:
@@ -94,13 +103,34 @@ def serve(
         limits=replace(MEDIUM, bytes=max_media_mib * MEBIBYTE),
         **more,
     )
-    assistant = load_assistant(
-        model,
-        device=device,
-        dtype=dtype,
-        quantize=quantize,
-        rope_factor=rope_factor,
-        kv_bytes=cache_mib * MEBIBYTE,
-    )
-    typer.echo(f"http://{host}:{port} serves {settings.model_name}", err=True)
+    load: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
+    load |= {"rope_factor": rope_factor, "kv_bytes": cache_mib * MEBIBYTE}
+    address = f"http://{host}:{port} serves {settings.model_name}"
+    if ray is not None:
+        serve_replicas(ray, model, settings, host=host, port=port, load=load, told=address)
+        return
+    assistant = load_assistant(model, **load)
+    typer.echo(address, err=True)
     run(assistant, settings, host=host, port=port)
+
+
+def serve_replicas(
+    words: str,
+    model: str | None,
+    settings: ServeSettings,
+    *,
+    host: str,
+    port: int,
+    load: Mapping[str, object],
+    told: str,
+) -> None:
+    """Serve replicas on a Ray cluster until interrupted."""
+    from llava_next_video.serve.cluster import read_cluster, start
+
+    replicas = read_cluster(words)
+    stop = start(model, settings, replicas=replicas, host=host, port=port, load=load)
+    typer.echo(f"{told}, {replicas} times", err=True)
+    try:
+        threading.Event().wait()
+    finally:
+        stop()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from llava_next_video.engine.linear import Int8Linear, linear, quantized_rows
+from llava_next_video.engine.linear import MOSTLY_POSITIVE, Int8Linear, linear, quantized_rows
+from llava_next_video.engine.settings import Quantize
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 9, 40])
@@ -15,6 +16,47 @@ def test_integers_times_powers_of_two_lose_nothing(rows: int) -> None:
     x[:, 0] = 127
     bias = torch.arange(24.0)
     assert torch.equal(Int8Linear(weight, bias)(x), x @ weight.T + bias)
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_integers_mostly_above_zero_lose_nothing_either(rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight = torch.randint(-127, 128, (24, 32), generator=generator).float()
+    weight[:, 0] = 127
+    x = torch.randint(-50, 127, (rows, 32), generator=generator).float()
+    x[:, 0] = 127 if rows <= 8 else 191  # few rows are rounded to 127 steps on both sides
+    assert torch.equal(Int8Linear(weight, None, MOSTLY_POSITIVE)(x.clone()), x @ weight.T)
+
+
+def test_what_stands_behind_a_gelu_loses_less_with_most_steps_above_zero() -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(256, 512), torch.nn.functional.gelu(torch.randn(100, 512))
+    exact = x @ weight.T
+    even, lifted = (
+        (Int8Linear(weight, None, point)(x.clone()) - exact).norm() for point in (128, MOSTLY_POSITIVE)
+    )
+    assert lifted < 0.9 * even
+
+
+def test_an_rms_norm_before_the_product_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    weight, gain = torch.randn(64, 48), torch.rand(48)
+    for rows in (1, 8, 30):
+        x = 3 * torch.randn(rows, 48)
+        exact = torch.rms_norm(x, (48,), gain, 1e-5) @ weight.T
+        for quantize, apart in (("none", 1e-6), ("int8", 0.02)):
+            found = linear([weight], [None], quantize).after_norm(x.clone(), gain, 1e-5)
+            assert (found - exact).norm() / exact.norm() < apart
+
+
+@pytest.mark.parametrize(("quantize", "apart"), [("none", 1e-6), ("int8", 0.02)])
+@pytest.mark.parametrize("rows", [1, 30])
+def test_a_product_is_added_to_a_sum_in_place(quantize: Quantize, apart: float, rows: int) -> None:
+    torch.manual_seed(0)
+    weight, bias, x, old = torch.randn(64, 48), torch.randn(64), torch.randn(rows, 48), torch.randn(rows, 64)
+    exact, sum = old + x @ weight.T + bias, old.clone()
+    assert linear([weight], [bias], quantize).onto(x, sum) is sum
+    assert (sum - exact).norm() / exact.norm() < apart
 
 
 @pytest.mark.parametrize("rows", [2, 30])

@@ -16,6 +16,8 @@ from llava_next_video.errors import ConfigError
 
 _FEW_ROWS = 8
 _LEAST = 1e-10
+_MIDDLE = 128
+MOSTLY_POSITIVE = 64
 _BARE: tuple[str, list[float], str] = ("none", [], "")  # nothing after the product
 _FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -77,14 +79,23 @@ class Int8Linear:
 
     Products are exact integers; only the rounding of weights and activations loses. Two layouts of the
     weights are kept, as the fastest routine for a few rows is not the fastest for many.
+
+    Activations that lie mostly above zero (behind a GELU) lose a third less with `zero_point` 64: 191 steps
+    above it and 64 below, instead of 127 on both sides.
     """
 
-    def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
+    def __init__(
+        self,
+        weight: Float[Tensor, "out width"],
+        bias: Float[Tensor, " out"] | None,
+        zero_point: int = _MIDDLE,
+    ) -> None:
         rows, scale = quantized_rows(weight.float())
         self.weight = rows.t()
         self.multiplications = self.weight_bytes = rows.numel()
-        # oneDNN takes unsigned activations with zero point 128; signed ones fall into its reference routine.
+        # oneDNN takes unsigned activations with a zero point; signed ones fall into its reference routine.
         self.packed = torch.ops.onednn.qlinear_prepack(rows, None)
+        self.zero_point = zero_point
         self.scale = scale.squeeze(1)
         self.zeros = torch.zeros(len(rows), dtype=torch.int32)
         self.bias = None if bias is None else bias.float()
@@ -116,11 +127,27 @@ class Int8Linear:
             unit = x.abs().amax(dim=1, keepdim=True).clamp_min_(_LEAST).mul_(1 / 127)
             return torch._int_mm(x.div_(unit).round_().to(torch.int8), self.weight) * self.scale, unit
         # As little memory as possible: the absolute values of many rows are not worth storing.
-        unit = torch.maximum(x.amax(dim=1, keepdim=True), -x.amin(dim=1, keepdim=True))
-        unit.clamp_min_(_LEAST).mul_(1 / 127)
-        unsigned = x.mul_(unit.reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(128)
+        above, below = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
+        if self.zero_point == _MIDDLE:
+            unit = torch.maximum(above, below.neg_()).clamp_min_(_LEAST).mul_(1 / 127)
+            rounded = x.mul_(unit.reciprocal()).round_()
+        else:
+            unit = torch.maximum(above.div_(255 - self.zero_point), below.div_(-self.zero_point))
+            unit.clamp_min_(_LEAST)
+            rounded = x.mul_(unit.reciprocal()).round_().sub_(_MIDDLE - self.zero_point)
+        unsigned = rounded.to(torch.int8).view(torch.uint8).bitwise_xor_(_MIDDLE)  # plus 128
         out = torch.ops.onednn.qlinear_pointwise(
-            unsigned, 1.0, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, *_BARE
+            unsigned,
+            1.0,
+            self.zero_point,
+            self.packed,
+            self.scale,
+            self.zeros,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            *_BARE,
         )
         return out, unit
 
@@ -128,8 +155,8 @@ class Int8Linear:
 def root_mean_square(x: Float[Tensor, "rows width"], epsilon: float) -> Float[Tensor, "rows 1"]:
     """What an RMS norm divides by, in float32; a vector norm is many times faster here than torch.rms_norm.
 
-    >>> root_mean_square(torch.tensor([[3.0, -3.0]]), 7.0)
-    tensor([[4.]])
+    >>> round(float(root_mean_square(torch.tensor([[3.0, -3.0]]), 7.0)), 3)
+    4.0
     """
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
     return norm.square_().div_(x.shape[1]).add_(epsilon).sqrt_()
@@ -149,7 +176,10 @@ def quantized_rows(
 
 
 def linear(
-    weights: Sequence[Float[Tensor, "_ width"]], biases: Sequence[Tensor | None], quantize: Quantize
+    weights: Sequence[Float[Tensor, "_ width"]],
+    biases: Sequence[Tensor | None],
+    quantize: Quantize,
+    zero_point: int = _MIDDLE,
 ) -> Product:
     """One product for several weights with a common input; missing biases count as zero."""
     weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
@@ -157,7 +187,7 @@ def linear(
     if any(one is not None for one in biases):
         parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
         bias = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return Int8Linear(weight, bias) if quantize == "int8" else FloatLinear(weight, bias)
+    return Int8Linear(weight, bias, zero_point) if quantize == "int8" else FloatLinear(weight, bias)
 
 
 def chosen_dtype(wanted: DType, device: torch.device, quantize: Quantize) -> torch.dtype:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from llava_next_video.engine.linear import Product, linear
+from llava_next_video.engine.linear import MOSTLY_POSITIVE, Product, linear
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import PromptError
@@ -201,11 +201,16 @@ class Vision:
             ),
             attention_out=self._product(attention.out_proj, quantize=quantize),
             up=self._product(mlp.fc1, quantize=quantize, weight_by=stretch, bias_by=stretch),
-            down=self._product(mlp.fc2, quantize=quantize, weight_by=1 / stretch),
+            down=self._product(mlp.fc2, quantize=quantize, weight_by=1 / stretch, zero_point=MOSTLY_POSITIVE),
         )
 
     def _product(
-        self, *modules: nn.Linear, quantize: Quantize, weight_by: float = 1.0, bias_by: float = 1.0
+        self,
+        *modules: nn.Linear,
+        quantize: Quantize,
+        weight_by: float = 1.0,
+        bias_by: float = 1.0,
+        zero_point: int = 128,
     ) -> Product:
         weights = [module.weight.detach().to(self.dtype) for module in modules]
         biases = [None if m.bias is None else m.bias.detach().to(self.dtype) for m in modules]
@@ -213,7 +218,7 @@ class Vision:
             weights = [weight * weight_by for weight in weights]
         if bias_by != 1.0:
             biases = [None if bias is None else bias * bias_by for bias in biases]
-        return linear(weights, biases, quantize)
+        return linear(weights, biases, quantize, zero_point)
 
 
 def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> nn.LayerNorm:

@@ -62,18 +62,20 @@ def on_ray(cluster: Cluster, recipe: Recipe) -> Callable[[Desk, Model, Callable[
     ray = _ray()
 
     def work(desk: Desk, model: Model, told: Callable[[Figures], None]) -> Figures:
-        gpus = _join(ray, cluster)
+        gpus, timeout_s = _join(ray, cluster), desk.settings.decode_timeout_s
         try:
             while not desk.feed.over:
-                tasks = list(iter(desk.next, None))
-                for event in _events(tasks, recipe, cluster, gpus, desk.settings.decode_timeout_s):
-                    if event.task.item.id not in desk.ledger:  # what an actor did before it died comes again
+                open_tasks = {task.item.id: task for task in iter(desk.next, None)}
+                for event in _events(list(open_tasks.values()), recipe, cluster, gpus, timeout_s):
+                    # What an actor did before it died may come again.
+                    if open_tasks.pop(event.task.item.id, None) is not None:
                         desk.settle(event)
                     desk.keep_house()
                     told(desk.figures())
+                for task in open_tasks.values():
+                    desk.feed.again(task, 0.0, counted=False)
                 desk.keep_house()
-                if not tasks:
-                    time.sleep(IDLE_S)
+                time.sleep(IDLE_S)
         finally:
             ray.shutdown()
         return desk.figures(over=True)

@@ -36,6 +36,16 @@ def sft(recipe: RecipeFile, settings: Settings = None) -> None:
     _run(recipe, "sft", settings)
 
 
+@train.command(epilog="Example: `llava-next-video train dpo runs/dpo.toml --set dpo.beta=0.1`")
+def dpo(recipe: RecipeFile, settings: Settings = None) -> None:
+    """Teach a model to prefer the chosen answer of each pair to the rejected one; prints the model's folder.
+
+    The recipe's [dpo] has loss (sigmoid, hinge, ipo, kto_pair), beta, label_smoothing, weight, sft_weight,
+    reference (auto, copy, adapter, cached) and reference_model. `prefer` makes pairs.
+    """
+    _run(recipe, "dpo", settings)
+
+
 @train.command(epilog="Example: `llava-next-video train check data.json --model DIR --root media/`")
 def check(
     data: Annotated[Path, typer.Argument(help="Samples, in any format that training reads.")],

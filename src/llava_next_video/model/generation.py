@@ -103,7 +103,8 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
             output_attentions: Return attention weights (eager attention only).
             output_hidden_states: Return the hidden states of all layers, or of those with these indices.
             return_dict: False gives a tuple of what is there.
-            logits_to_keep: Logits for that many last places only (0: all), or for these places.
+            logits_to_keep: Logits for that many last places only (0: all), for these places, or where a mask
+                (batch x length) is true: one row of logits after the other, without the batch axis.
             mm_encoder_outputs: In place of pixels: what `get_image_features` returned, under `image`, and
                 `get_video_features`, under `video`.
             kwargs: For the language model and the loss.
@@ -132,8 +133,14 @@ class LlavaNextVideoForConditionalGeneration(LlavaNextVideoPreTrainedModel, Gene
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
         )
-        kept = slice(-logits_to_keep or None, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        hidden = outputs.last_hidden_state
+        if isinstance(logits_to_keep, Tensor) and logits_to_keep.dim() == 2:
+            hidden = hidden[logits_to_keep]
+        elif isinstance(logits_to_keep, Tensor):
+            hidden = hidden[:, logits_to_keep]
+        else:
+            hidden = hidden[:, slice(-logits_to_keep or None, None)]
+        logits = self.lm_head(hidden)
         loss = None
         if labels is not None:
             loss = self.loss_function(

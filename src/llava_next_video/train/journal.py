@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import reduce
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llava_next_video.data.dataset import Dropped
@@ -34,6 +37,8 @@ class Journal(TrainerCallback):
         self.samples = 0
         self.tokens = 0
         self.dropped: set[str] = set()
+        self._told: dict[str, Tensor] = {}
+        self._told_of = 0
         self._since = time.perf_counter()
 
     def count(self, *, samples: int, tokens: int, dropped: Sequence[Dropped]) -> None:
@@ -47,6 +52,11 @@ class Journal(TrainerCallback):
                 self.report(f"dropped {', '.join(new)}: {lost.reason}")
                 with (self.output / DROPPED).open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"ids": new, "reason": lost.reason}) + "\n")
+
+    def tell(self, sums: Mapping[str, Tensor], count: int) -> None:
+        """Take note of figures of one batch, each a sum over so many of its items."""
+        self._told = {name: self._told.get(name, 0) + value for name, value in sums.items()}
+        self._told_of += count
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -82,6 +92,7 @@ class Journal(TrainerCallback):
         line = {
             "step": state.global_step,
             **{key: logs[key] for key in ("epoch", "loss", "grad_norm", "learning_rate") if key in logs},
+            **self._means(),
             "samples_per_second": round(self.samples / seconds, 3),
             "tokens_per_second": round(self.tokens / seconds, 1),
             "dropped": len(self.dropped),
@@ -99,6 +110,16 @@ class Journal(TrainerCallback):
                 f"the loss is {logs['loss']} at step {state.global_step}; lower learning.lr, or raise "
                 "learning.warmup, and go on from the last checkpoint"
             )
+
+    def _means(self) -> dict[str, float]:
+        """Means of what was told since the last line, over all processes."""
+        if not self._told:
+            return {}
+        names, values = list(self._told), list(self._told.values())
+        sums = torch.stack([*values, torch.tensor(float(self._told_of), device=values[0].device)])
+        *totals, count = reduce(sums, "sum").tolist()
+        self._told, self._told_of = {}, 0
+        return {name: round(total / max(count, 1), 6) for name, total in zip(names, totals, strict=True)}
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,6 +1,6 @@
 """The one training loop: transformers' `Trainer` with our batches, rates, journal and saving.
 
-What is learned is the objective's business; the loop is the same for all of them.
+What is learned is the lesson's business; the loop is the same for all of them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from transformers import (
 )
 
 from llava_next_video.data.batches import BatchPlan, BatchShape
-from llava_next_video.data.collate import Collator
-from llava_next_video.data.dataset import Samples
 from llava_next_video.errors import ConfigError
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.train.journal import Journal
-from llava_next_video.train.objectives import Objective
+from llava_next_video.train.lesson import Lesson
 from llava_next_video.train.optimizers import MasterOptimizer
 from llava_next_video.train.parts import parameter_groups
 from llava_next_video.train.recipe import Recipe
@@ -40,7 +38,7 @@ from llava_next_video.train.settings import unknown
 
 
 class Loop(Trainer):
-    """A `Trainer` whose every step is decided by a recipe and an objective."""
+    """A `Trainer` whose every step is decided by a recipe and a lesson."""
 
     optimizer: torch.optim.Optimizer | None
 
@@ -49,32 +47,30 @@ class Loop(Trainer):
         model: nn.Module,
         *,
         recipe: Recipe,
-        objective: Objective,
-        samples: Samples,
-        collator: Collator,
+        lesson: Lesson,
         processor: LlavaNextVideoProcessor,
         journal: Journal,
     ) -> None:
         self.recipe = recipe
-        self.objective = objective
+        self.lesson = lesson
         self.journal = journal
         self._partial: Path | None = None
         arguments = training_arguments(recipe)
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=samples,
-            data_collator=collator,
+            train_dataset=lesson.sequences,
+            data_collator=lesson.collate,
             processing_class=processor,
             callbacks=[journal],
         )
         for noisy in (PrinterCallback, ProgressCallback):
             self.remove_callback(noisy)
-        # The loss is divided by the tokens of the whole step, so accumulated batches need no further mean.
+        # The loss is divided by what the whole step holds, so accumulated batches need no further mean.
         self.model_accepts_loss_kwargs = True
         learning = recipe.learning
         self.plan = BatchPlan(
-            samples.lengths,
+            lesson.sequences.lengths,
             BatchShape(size=learning.batch, accumulate=learning.accumulate, processes=arguments.world_size),
             seed=recipe.seed,
         )
@@ -165,8 +161,15 @@ class Loop(Trainer):
         samples, dropped = batch.pop("samples"), batch.pop("dropped")
         self.journal.count(samples=samples, tokens=batch["input_ids"].numel(), dropped=dropped)
         items = 1 if num_items_in_batch is None else num_items_in_batch
-        # Gradients are averaged over processes, each of which divided by the tokens of all.
-        return self.objective(model, batch, items) * self.accelerator.num_processes
+        # Gradients are averaged over processes, each of which divided by what all of them hold.
+        return self.lesson.objective(model, batch, items) * self.accelerator.num_processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> Any:
+        """What the micro-batches of a step hold, over all processes."""
+        if not batch_samples:
+            return None
+        held = torch.stack([self.lesson.count(batch) for batch in batch_samples]).sum(dim=0).to(device)
+        return self.accelerator.gather(held[None]).sum(dim=0)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self.args.output_dir if self._partial is None else str(self._partial)

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from llava_next_video.data.encode import IGNORED
 
 Objective = Callable[[nn.Module, dict[str, Any], "Tensor | int"], Float[Tensor, ""]]
-"""Model, batch, and the learned tokens of the whole optimizer step (over which the loss is a mean)."""
+"""Model, batch, and what the whole optimizer step holds (over which the loss is a mean): learned tokens."""
 
 
 def imitate(model: nn.Module, batch: dict[str, Any], items: Tensor | int) -> Float[Tensor, ""]:
@@ -32,3 +32,8 @@ def imitate(model: nn.Module, batch: dict[str, Any], items: Tensor | int) -> Flo
         logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     return total / torch.as_tensor(items).clamp(min=1)
+
+
+def learned_tokens(batch: dict[str, Any]) -> Int[Tensor, ""]:
+    """How many tokens of a batch are learned; the first of a row is never predicted."""
+    return (batch["labels"][:, 1:] != IGNORED).sum()

@@ -16,9 +16,10 @@ from typing import Any, Literal, get_args
 
 from llava_next_video.data.mixture import Source, read_mixture, read_source
 from llava_next_video.errors import ConfigError
+from llava_next_video.train.dpo_settings import DpoSettings, check_dpo
 from llava_next_video.train.settings import place_value, read_section, toml_value
 
-Stage = Literal["align", "sft"]
+Stage = Literal["align", "sft", "dpo"]
 Part = Literal["tower", "projector", "newline", "language_model"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -137,7 +138,9 @@ class Recipe:
     Attributes:
         model: Checkpoint folder or hub name to start from.
         output: Folder for checkpoints, metrics and the final model.
-        tune: Parts that learn whole; None: `align` the projector, `sft` all parts (with LoRA the projector).
+        tune: Parts that learn whole; None: `align` the projector, `sft` all parts (with LoRA the projector),
+            `dpo` the language model (with LoRA nothing beside the adapters).
+        dpo: How answers are preferred; `dpo` alone has it.
         resume: Go on from the last checkpoint in `output`, when there is one.
         trainer: Further arguments of `transformers.TrainingArguments`, e.g. fsdp or deepspeed.
     """
@@ -150,16 +153,18 @@ class Recipe:
     data: DataSettings = field(default_factory=DataSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
+    dpo: DpoSettings | None = None
     saving: SavingSettings = field(default_factory=SavingSettings)
     trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
 # What a stage changes before the recipe speaks.
 # Source: LLaVA-NeXT, `scripts/train/pretrain_clip.sh` and `direct_finetune_clip.sh`; `llava/train/train.py`,
-# `preprocess_plain`.
+# `preprocess_plain`; the preference recipe of the 7B-DPO checkpoint (lr 5e-7, linear, a tenth of warm-up).
 STAGES: Mapping[Stage, Mapping[str, object]] = {
     "align": {"data.template": "plain", "data.bare": True, "learning.lr": 1e-3, "tune": ["projector"]},
     "sft": {"learning.lr": 1e-5},
+    "dpo": {"learning.lr": 5e-7, "learning.schedule": "linear", "learning.warmup": 0.1, "dpo.beta": 0.1},
 }
 
 
@@ -187,6 +192,8 @@ def read_recipe(path: str | os.PathLike[str], stage: Stage, overrides: Sequence[
         if not equals or not name.strip():
             raise ConfigError(f"cannot set {override!r}; expected name=value, e.g. learning.lr=1e-4")
         place_value(table, name.strip(), toml_value(text.strip()), replace=True)
+    if stage != "dpo" and "dpo" in table:
+        raise ConfigError(f"[dpo] has no effect in `train {stage}`; take it out, or use `train dpo`")
     return parse_recipe(table, file.parent)
 
 
@@ -206,6 +213,11 @@ def parse_recipe(table: Mapping[str, object], folder: Path) -> Recipe:
     output, model = str(folder / recipe.output), recipe.model
     if (folder / model).exists():
         model = str(folder / model)
+    dpo = recipe.dpo
+    if dpo is not None and dpo.reference_model is not None and (folder / dpo.reference_model).exists():
+        recipe = dataclasses.replace(
+            recipe, dpo=dataclasses.replace(dpo, reference_model=str(folder / dpo.reference_model))
+        )
     mixture = recipe.data.mixture
     if mixture is not None and recipe.data.sources:
         raise ConfigError("data.mixture and data.sources are both given; keep one")
@@ -255,6 +267,11 @@ def _check(recipe: Recipe) -> None:
             f"tune has {unfit[0]!r} beside LoRA; adapters go where lora.parts says, and only the projector "
             "can be tuned whole with them"
         )
+    if recipe.dpo is not None:
+        split = next((name for name in ("fsdp", "deepspeed") if recipe.trainer.get(name)), None)
+        check_dpo(recipe.dpo, lora=lora.rank > 0, sharded=split)
+        if unfit_data := [name for name in ("bare", "pack") if getattr(data, name)]:
+            raise ConfigError(f"data.{unfit_data[0]} has no place in `train dpo`; take it out")
     if data.sampling == "fps" and data.frames_per_second is None:
         raise ConfigError("data.sampling 'fps' needs data.frames_per_second")
     if data.sampling != "fps" and data.frames_per_second is not None:
@@ -265,4 +282,6 @@ def tuned_parts(recipe: Recipe) -> tuple[Part, ...]:
     """The parts that are tuned whole."""
     if recipe.tune is not None:
         return recipe.tune
+    if recipe.dpo is not None:
+        return () if recipe.lora.rank else ("language_model",)
     return ("projector",) if recipe.lora.rank else PARTS

@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from llava_next_video.data.collate import Collator
-from llava_next_video.data.dataset import Rules, Samples
+from llava_next_video.data.dataset import Rules
 from llava_next_video.data.decoder import Decoder
 from llava_next_video.data.encode import TextEncoder
 from llava_next_video.data.mixture import gather
-from llava_next_video.data.record import Preference, Record, Sample, bare
+from llava_next_video.data.record import Sample
 from llava_next_video.errors import CapacityError, ConfigError, DataError
 from llava_next_video.media import Sampling
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
@@ -27,8 +26,8 @@ from llava_next_video.model.context import context_limit
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.processing.chat import pick_template
 from llava_next_video.train.journal import Journal, Report, silent
+from llava_next_video.train.lesson import Lesson, Tools, imitation
 from llava_next_video.train.loop import Loop
-from llava_next_video.train.objectives import imitate
 from llava_next_video.train.parts import (
     PartRow,
     add_adapters,
@@ -38,6 +37,7 @@ from llava_next_video.train.parts import (
     quantisation,
     table_text,
 )
+from llava_next_video.train.preferring import preference
 from llava_next_video.train.recipe import DataSettings, Recipe, Stage, read_recipe, tuned_parts
 from llava_next_video.train.saving import checkpoints, clear_attempts, step_of
 
@@ -73,7 +73,7 @@ def run_training(
 
     Args:
         recipe_path: A TOML file.
-        stage: `align` or `sft`.
+        stage: `align`, `sft` or `dpo`.
         overrides: Settings over those of the file, `learning.lr=1e-4`.
         report: Gets lines for people: the table of what learns, progress, dropped samples.
 
@@ -124,7 +124,6 @@ def train(
     else:
         report = silent
     set_seed(recipe.seed)
-    records = _records(samples, recipe.data)
     limit = context_limit(model.config)
     parts = tuned_parts(recipe)
     network: nn.Module = model
@@ -144,26 +143,37 @@ def train(
     table = part_table(network, groups)
     report(table_text(table))
     with Decoder(timeout_s=recipe.data.timeout_s) as decoder:
-        data = Samples(
-            records,
-            encoder=text_encoder(processor, recipe.data),
+        tools = Tools(
             processor=processor,
-            layouts=model.config,
+            encoder=text_encoder(processor, recipe.data),
+            config=model.config,
             rules=rules(recipe.data, limit),
             decoder=decoder,
         )
-        _refuse_other_data(output, data, resumed)
         journal = Journal(output, report)
-        loop = Loop(
-            network,
-            recipe=recipe,
-            objective=imitate,
-            samples=data,
-            collator=Collator(_padding(processor)),
-            processor=processor,
-            journal=journal,
+        unusable: list[DataError] = []
+        if recipe.dpo is None:
+            lesson = imitation(samples, recipe.data, tools)
+        else:
+            lesson = preference(
+                samples,
+                recipe,
+                recipe.dpo,
+                tools,
+                network=network,
+                journal=journal,
+                bad=unusable if recipe.data.bad_rows == "drop" else None,
+                report=report,
+            )
+        for error in unusable:
+            report(f"dropped {error}")
+        _refuse_other_data(output, lesson, resumed)
+        loop = Loop(network, recipe=recipe, lesson=lesson, processor=processor, journal=journal)
+        lengths = lesson.sequences.lengths
+        report(
+            f"{len(samples) - len(unusable):,} samples in {len(lengths):,} sequences of up to "
+            f"{max(lengths):,} tokens"
         )
-        report(f"{len(records):,} samples in {len(data):,} sequences of up to {max(data.lengths):,} tokens")
         done = step_of(resumed) if resumed else 0
         if resumed is not None and done >= loop.planned_steps:
             report(f"all {done:,} steps were done before")
@@ -177,7 +187,7 @@ def train(
         folder=output / FINAL,
         steps=done,
         loss=loss,
-        dropped=len(journal.dropped),
+        dropped=len(journal.dropped) + len(unusable),
         table=tuple(table),
     )
 
@@ -215,29 +225,13 @@ def rules(settings: DataSettings, limit: int) -> Rules:
     )
 
 
-def _records(samples: Sequence[Sample], settings: DataSettings) -> list[Record]:
-    records: list[Record] = []
-    for sample in samples:
-        if isinstance(sample, Preference):
-            raise DataError(f"{sample.place}: a preference pair; this stage learns from conversations")
-        records.append(bare(sample) if settings.bare else sample)
-    if not records:
-        raise DataError("there are no samples to learn from; see data.sources and their take")
-    return records
-
-
-def _refuse_other_data(output: Path, data: Samples, resumed: Path | None) -> None:
+def _refuse_other_data(output: Path, lesson: Lesson, resumed: Path | None) -> None:
     """Raise when a run would go on with other sequences than it has seen so far.
 
     Raises:
         ConfigError: The files changed since.
     """
-    told = repr(
-        [
-            ([record.id for record in group], length)
-            for group, length in zip(data.groups, data.lengths, strict=True)
-        ]
-    )
+    told = repr(list(zip(lesson.names, lesson.sequences.lengths, strict=True)))
     digest, path = hashlib.sha256(told.encode()).hexdigest(), output / DATA
     if resumed is None:
         path.write_text(digest + "\n", encoding="utf-8")
@@ -246,12 +240,6 @@ def _refuse_other_data(output: Path, data: Samples, resumed: Path | None) -> Non
             f"{output} was trained so far on other samples; restore the files to go on, or choose another "
             "output to start anew"
         )
-
-
-def _padding(processor: LlavaNextVideoProcessor) -> int:
-    tokenizer = processor.tokenizer
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(padding or 0)
 
 
 def _last_checkpoint(output: Path, recipe: Recipe) -> Path | None:

@@ -26,6 +26,7 @@ def test_a_checkpoint_of_the_hub_is_found_where_it_was_fetched_to(
         checkpoint_folder("somebody/else")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_both_networks_answer_with_an_adapter(tmp_path: Path, tiny_checkpoint: Path, square_clip: Path):
     import peft

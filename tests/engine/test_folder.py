@@ -120,6 +120,7 @@ def adapted(folder: Path, **settings: Any) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.parametrize(
     "settings",
@@ -143,6 +144,7 @@ def test_an_adapter_answers_as_peft_merges_it(tmp_path: Path, settings: dict[str
     assert reference(loaded, INPUTS, 10) == merged
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_what_is_not_plain_lora_for_this_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no adapter_config\.json"):

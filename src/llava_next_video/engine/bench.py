@@ -162,13 +162,25 @@ def prompts(engine: Engine, load: Workload) -> list[ModelInputs]:
     return made
 
 
-def bench(engine: Engine, load: Workload, told: Callable[[int], None] | None = None) -> Figures:
-    """Put a load on an engine that does nothing else; `told` hears how many answers are complete.
+def bench(
+    engine: Engine,
+    load: Workload,
+    *,
+    machine: Machine | None = None,
+    told: Callable[[int], None] | None = None,
+) -> Figures:
+    """Put a load on an engine that does nothing else.
+
+    Args:
+        engine: Whose caches may be warm.
+        load: What to ask.
+        machine: What the machine does at its best; measured now, by default.
+        told: Hears how many answers are complete.
 
     Raises:
         CapacityError: A request of this load does not fit the engine.
     """
-    machine = measured(engine.decoder.dtype, engine.settings.quantize)
+    machine = machine or measured(engine.decoder.dtype, engine.settings.quantize)
     work = Work.of(engine.decoder, engine.encoder.vision)
     waiting = deque(zip(load.arrivals_s(), prompts(engine, load), strict=True))
     options = SamplingOptions(max_new_tokens=load.new_tokens, ignore_eos=True)

@@ -18,7 +18,7 @@ from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.vision import Vision
 
 _ROWS, _WIDTH = 1024, 1024
-_MEMORY_BYTES = 512 * 1024**2
+_MEMORY_BYTES = 256 * 1024**2
 _TIMES = 3
 
 

@@ -65,6 +65,7 @@ def test_a_mistake_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_captions_of_the_tiny_checkpoint_and_a_line_of_figures(
     command, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

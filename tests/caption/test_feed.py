@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -29,6 +29,7 @@ def items(seconds: list[float]) -> list[Item]:
     ]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.1, 600), max_size=60), st.integers(1, 9))
 def test_shards_are_a_partition_and_differ_by_one_video_at_most(seconds: list[float], count: int) -> None:
     shards = [share(items(seconds), index, count) for index in range(count)]
@@ -53,6 +54,7 @@ def test_there_is_no_third_of_two_shards() -> None:
         share(items([1.0]), 2, 2)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 700))
 def test_blocks_are_the_list_in_order(count: int) -> None:
     blocks = blocks_of(items([1.0] * count))

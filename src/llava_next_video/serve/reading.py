@@ -233,9 +233,8 @@ def _wish(
         "ignore_eos": request.ignore_eos,
     }
     chosen = {**(more or {}), **{name: value for name, value in given.items() if value is not None}}
-    limit = cast("int | None", chosen.pop("max_new_tokens", None)) if new_tokens is None else new_tokens
-    chosen.pop("max_new_tokens", None)
-    # An answer that need not say how long it may be can still be told its shortest length.
+    stated = cast("int | None", chosen.pop("max_new_tokens", None))
+    limit = stated if new_tokens is None else new_tokens
     longest = max(DEFAULT_NEW_TOKENS, cast(int, chosen.get("min_new_tokens", 0))) if limit is None else limit
     options = SamplingOptions(max_new_tokens=longest, **chosen)  # type: ignore[arg-type]
     return Wish(options=options, new_tokens=limit, answers=answers or 1, shape=_shape(form, request))

@@ -115,9 +115,11 @@ def test_a_dropped_clip_is_shown_asked_about_and_asked_again(page: Page, film: P
     _, cost = answered(page, 1)
     share = int(re.search(r"(\d+) % of the prompt was cached", cost).group(1))
     assert share > 60
-    PICTURE.parent.mkdir(exist_ok=True)
     shot = Image.open(io.BytesIO(page.screenshot())).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
-    shot.save(PICTURE, optimize=True)
+    if "LNV_PICTURES" in os.environ:  # the README's picture; times differ from run to run
+        PICTURE.parent.mkdir(exist_ok=True)
+        shot.save(PICTURE, optimize=True)
+    assert shot.size == (1180, 780)
     assert PICTURE.stat().st_size < 200_000
 
 

@@ -352,6 +352,12 @@ def test_the_language_model_alone_learns_unless_the_recipe_says_more(recipe: Pat
         read_recipe(recipe, "sft")
 
 
+def test_the_shipped_recipe_is_that_of_the_published_checkpoint() -> None:
+    read = read_recipe(Path(__file__).parents[2] / "runs" / "dpo.toml", "dpo")
+    assert read.dpo == DpoSettings(beta=0.1, loss="sigmoid", reference="copy")
+    assert (read.learning.lr, read.learning.warmup, read.learning.schedule) == (5e-7, 0.1, "linear")
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

@@ -18,6 +18,7 @@ from llava_next_video.cli.chat import chat
 from llava_next_video.cli.convert import convert
 from llava_next_video.cli.env import env
 from llava_next_video.cli.evaluate import evaluate
+from llava_next_video.cli.prefer import prefer
 from llava_next_video.cli.serve import serve
 from llava_next_video.cli.train import train
 from llava_next_video.cli.world import world
@@ -40,6 +41,7 @@ app.command(epilog="Example: `llava-next-video chat clip.mp4 --frames 16`")(chat
 app.command(epilog="Example: `llava-next-video serve --port 8000 --allow-media-path videos`")(serve)
 app.command(epilog="Example: `llava-next-video bench --videos 4 --questions 4 --quantize int8`")(bench)
 app.command(epilog="Example: `llava-next-video env`")(env)
+app.command(epilog="Example: `llava-next-video prefer questions.jsonl --output feedback --dry-run`")(prefer)
 app.add_typer(convert, name="convert")
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(train, name="train")

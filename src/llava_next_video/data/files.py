@@ -79,18 +79,22 @@ def write_samples(
     *,
     spelling: Spelling,
     root: str | os.PathLike[str] | None = None,
+    notes: Sequence[Mapping[str, object]] | None = None,
 ) -> None:
     """Write samples as JSON lines (LLaVA: a JSON list), with media paths relative to `root`.
 
     `llava` is LLaVA's `conversations`; `messages` is what LLaMA-Factory, ms-swift and TRL read; `hound` is
-    LLaVA-Hound's preference pairs.
+    LLaVA-Hound's preference pairs. `notes` has further keys for each sample, which readers pass over.
 
     Raises:
         ConfigError: A sample that the spelling has no words for.
     """
     target = Path(path)
     base = Path(root) if root is not None else target.parent
-    rows = [_spelled(sample, spelling, base) for sample in samples]
+    rows = [
+        {**_spelled(sample, spelling, base), **note}
+        for sample, note in zip(samples, notes or [{}] * len(samples), strict=True)
+    ]
     with target.open("w", encoding="utf-8") as file:
         if spelling == "llava":
             file.write("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")

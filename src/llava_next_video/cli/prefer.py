@@ -1,0 +1,131 @@
+"""Make preference pairs from AI feedback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+
+from llava_next_video.cli.ask import load_assistant
+from llava_next_video.errors import ConfigError
+
+JUDGES = ("world", "self")
+
+
+def prefer(
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            help="Rows with question and video (and caption, answer), or conversations.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder for answers, verdicts and pairs, or to go on with.", show_default=False),
+    ],
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Who judges: world (the toy world's truth), self (the model looks again), or the URL of a "
+            "server with OpenAI's chat API, which reads the caption."
+        ),
+    ] = "world",
+    judge_model: Annotated[
+        str | None, typer.Option(help="With a URL: what the server calls its model.", show_default="none")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that media paths are relative to.", show_default="the questions'"),
+    ] = None,
+    answers: Annotated[int, typer.Option(help="Answers to each question.")] = 6,
+    temperature: Annotated[float, typer.Option(help="1 follows the model; lower is tamer.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Likeliest tokens of that share are drawn from.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 256,
+    frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
+    seed: Annotated[int, typer.Option(help="Makes the answers repeatable.")] = 0,
+    rule: Annotated[
+        str, typer.Option(help="threshold (a score of 3 or more against less) or best_worst.")
+    ] = "threshold",
+    spelling: Annotated[
+        str, typer.Option(help="Format of the pairs: messages (ms-swift), or hound (LLaVA-Hound, TRL).")
+    ] = "messages",
+    attempts: Annotated[int, typer.Option(help="How often a judge without a score is asked.")] = 3,
+    timeout: Annotated[float, typer.Option(help="Seconds that a judge behind a URL may take.")] = 60.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print how many calls and tokens are left, and do nothing.")
+    ] = False,
+) -> None:
+    """Sample answers, have them judged, and write chosen and rejected ones; prints the file of pairs.
+
+    A run that was interrupted goes on where it was. The key of a judge's server is read from
+    OPENAI_API_KEY. `train dpo` learns from the pairs.
+    """
+    from llava_next_video.data.files import Spelling
+    from llava_next_video.feedback import (
+        EndpointJudge,
+        Judge,
+        OwnJudge,
+        Rule,
+        Sampled,
+        WorldJudge,
+        plan,
+        read_questions,
+    )
+    from llava_next_video.feedback import prefer as run
+
+    for name, value, known in (
+        ("--rule", rule, get_args(Rule)),
+        ("--spelling", spelling, ("messages", "hound")),
+    ):
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r}; expected {' or '.join(known)}")
+    if attempts < 1:
+        raise ConfigError(f"--attempts is {attempts}; expected at least 1")
+    url = judge if judge not in JUDGES else None
+    if url is not None and "://" not in url:
+        raise ConfigError(f"--judge is {judge!r}; expected world, self, or the URL of a server")
+    if (url is None) != (judge_model is None):
+        raise ConfigError("--judge-model goes with a judge's URL: give both, so that verdicts name the judge")
+    name = model or "default"
+    sampled = Sampled(
+        model=name,
+        answers=answers,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_tokens,
+        frames=frames,
+        seed=seed,
+    )
+    asked = read_questions(questions, root)
+    assistant = None if dry_run and judge != "self" else load_assistant(model)
+    judged_by: Judge = WorldJudge()
+    if url is not None:
+        key = os.environ.get("OPENAI_API_KEY")
+        judged_by = EndpointJudge(url=url, model=judge_model or "", key=key, timeout_s=timeout)
+    elif judge == "self":
+        assert assistant is not None
+        judged_by = OwnJudge(assistant=assistant, model=name, frames=frames)
+    if assistant is None or dry_run:
+        typer.echo(plan(asked, output, sampled=sampled, judge=judged_by).text)
+        return
+    summary = run(
+        asked,
+        output,
+        assistant=assistant,
+        sampled=sampled,
+        judge=judged_by,
+        rule=cast(Rule, rule),
+        spelling=cast(Spelling, spelling),
+        attempts=attempts,
+        report=lambda line: typer.echo(line, err=True),
+    )
+    typer.echo(summary.text, err=True)
+    typer.echo(summary.path)

@@ -1,0 +1,235 @@
+"""A feedback run: sample answers, have them judged, write the pairs; stop and go on anywhere.
+
+The output folder holds `answers.jsonl` and `verdicts.jsonl`, which are only added to and never computed
+twice, and `pairs.jsonl`, which is written anew from them at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_next_video.assistant import VideoAssistant
+from llava_next_video.data.files import Spelling, write_samples
+from llava_next_video.data.record import Preference
+from llava_next_video.errors import LlavaNextVideoError
+from llava_next_video.feedback.judges import Judge, UndecidedError
+from llava_next_video.feedback.ledger import Ledger
+from llava_next_video.feedback.pairing import Rule, choose
+from llava_next_video.feedback.plan import (
+    ANSWERS,
+    VERDICTS,
+    Sampled,
+    said_before,
+    scores_before,
+    verdict_key,
+)
+from llava_next_video.feedback.questions import Asked, media_of
+from llava_next_video.messages import Text, Turn
+
+PAIRS = "pairs.jsonl"
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What came of a run.
+
+    Attributes:
+        unanswered: Questions whose media could not be read.
+        verdicts: Answers with a score.
+        undecided: Answers without one after all attempts; they are in no pair.
+        retried: Attempts beyond the first of each answer.
+        unpaired: Questions with answers whose scores tell none apart, or are missing.
+    """
+
+    questions: int
+    unanswered: int
+    verdicts: int
+    undecided: int
+    retried: int
+    unpaired: int
+    pairs: int
+    path: Path
+
+    @property
+    def text(self) -> str:
+        """The summary as people read it."""
+        return (
+            f"{self.pairs:,} pairs of {self.questions:,} questions ({self.unanswered:,} without an answer, "
+            f"{self.unpaired:,} without a difference); {self.verdicts:,} verdicts, "
+            f"{self.undecided:,} undecided, {self.retried:,} attempts repeated"
+        )
+
+
+def prefer(
+    questions: Sequence[Asked],
+    output: Path,
+    *,
+    assistant: VideoAssistant,
+    sampled: Sampled,
+    judge: Judge,
+    rule: Rule = "threshold",
+    spelling: Spelling = "messages",
+    attempts: int = ATTEMPTS,
+    rest_s: float = 1.0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Sample, judge and pair what is not yet sampled, judged and paired.
+
+    Args:
+        questions: What to ask.
+        output: Folder for answers, verdicts and pairs.
+        assistant: Who answers.
+        sampled: How answers are drawn.
+        judge: Who judges them.
+        rule: Which answers make a pair.
+        spelling: Format of the pairs, as `data.files.write_samples` has it.
+        attempts: How often a judge that gives no score is asked about an answer, in this run.
+        rest_s: Seconds before the second attempt, twice as many before each further one.
+        report: Gets lines for people.
+
+    Raises:
+        ConfigError: A question that the judge cannot judge, or a judge that will never answer.
+    """
+    for asked in questions:
+        judge.refuse(asked)
+    output.mkdir(parents=True, exist_ok=True)
+    answers, verdicts = Ledger(output / ANSWERS), Ledger(output / VERDICTS)
+    said = said_before(answers)
+    todo = [asked for asked in questions if sampled.key(asked) not in said]
+    unanswered = 0
+    for asked, found in _answers(assistant, todo, sampled):
+        if isinstance(found, LlavaNextVideoError):
+            unanswered += 1
+            report(f"no answer to {asked.id}: {found}")
+            continue
+        row = {"key": sampled.key(asked), "id": asked.id, "question": asked.text, "sampled": asdict(sampled)}
+        answers.add({**row, "answers": found})
+        said[sampled.key(asked)] = found
+        report(f"answered {asked.id}")
+    known = scores_before(verdicts)
+    open_answers = [
+        (asked, text)
+        for asked in questions
+        for text in dict.fromkeys(said.get(sampled.key(asked), ()))
+        if verdict_key(judge, asked, text) not in known
+    ]
+    before = len(verdicts.rows)
+
+    def decide(one: tuple[Asked, str]) -> bool:
+        return _decide(judge, one[0], one[1], verdicts, attempts=attempts, rest_s=rest_s, report=report)
+
+    with ThreadPoolExecutor(judge.at_once, thread_name_prefix="judge") as pool:
+        try:
+            decided = list(pool.map(decide, open_answers))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    scores = scores_before(verdicts)
+    pairs, notes = [], []
+    for asked in questions:
+        texts = dict.fromkeys(said.get(sampled.key(asked), ()))
+        keys = {text: verdict_key(judge, asked, text) for text in texts}
+        judged = {text: scores[key] for text, key in keys.items() if key in scores}
+        if (chosen := choose(judged, rule)) is not None:
+            pairs.append(_preference(asked, *chosen))
+            notes.append(_note(judge, sampled, rule, judged, *chosen))
+    partial = output / f"partial-{PAIRS}"
+    write_samples(partial, pairs, spelling=spelling, notes=notes)
+    partial.replace(output / PAIRS)
+    return Summary(
+        questions=len(questions),
+        unanswered=unanswered,
+        verdicts=sum(decided),
+        undecided=len(decided) - sum(decided),
+        retried=len(verdicts.rows) - before - len(decided),
+        unpaired=len(questions) - unanswered - len(pairs),
+        pairs=len(pairs),
+        path=output / PAIRS,
+    )
+
+
+def _answers(
+    assistant: VideoAssistant, todo: Sequence[Asked], sampled: Sampled
+) -> Iterator[tuple[Asked, list[str] | LlavaNextVideoError]]:
+    """The answers to each question, or why there are none; the questions after it go on."""
+    start = 0
+    while start < len(todo):
+        told = assistant.ask_many(
+            [(media_of(asked), asked.text) for asked in todo[start:]],
+            frames=sampled.frames,
+            n=sampled.answers,
+            temperature=sampled.temperature,
+            top_p=sampled.top_p,
+            max_new_tokens=sampled.max_new_tokens,
+            seed=sampled.seed,
+        )
+        try:
+            for answer in told:
+                yield todo[start], [one.text.strip() for one in (answer, *answer.others)]
+                start += 1
+        except LlavaNextVideoError as error:
+            yield todo[start], error
+            start += 1
+
+
+def _decide(
+    judge: Judge,
+    asked: Asked,
+    text: str,
+    verdicts: Ledger,
+    *,
+    attempts: int,
+    rest_s: float,
+    report: Callable[[str], None],
+) -> bool:
+    """Ask the judge until it gives a score; each attempt is a line, with or without one."""
+    row = {
+        "key": verdict_key(judge, asked, text),
+        "id": asked.id,
+        "answer": text,
+        "judge": judge.name,
+        "version": judge.version,
+        "prompt": judge.prompt(asked, text),
+    }
+    reason = ""
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(rest_s * 2 ** (attempt - 1))
+        try:
+            verdict = judge.judge(asked, text)
+        except UndecidedError as error:
+            reason = str(error)
+            verdicts.add({**row, "error": reason, "reply": error.reply})
+            continue
+        verdicts.add({**row, "score": verdict.score, "reply": verdict.reply})
+        return True
+    report(f"undecided on an answer to {asked.id} after {attempts} attempts: {reason}")
+    return False
+
+
+def _preference(asked: Asked, chosen: str, rejected: str) -> Preference:
+    first, second = (Turn(role="assistant", parts=(Text(text=answer),)) for answer in (chosen, rejected))
+    return Preference(id=asked.id, turns=(asked.turn,), chosen=first, rejected=second, place=asked.place)
+
+
+def _note(
+    judge: Judge, sampled: Sampled, rule: Rule, scores: Mapping[str, float], chosen: str, rejected: str
+) -> dict[str, Any]:
+    """What is stored with a pair: who judged it by which words, and what the answers scored."""
+    return {
+        "feedback": {
+            "judge": judge.name,
+            "version": judge.version,
+            "rule": rule,
+            "model": sampled.model,
+            "chosen_score": scores[chosen],
+            "rejected_score": scores[rejected],
+            "scores": list(scores.values()),
+        }
+    }

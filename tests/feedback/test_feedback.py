@@ -1,0 +1,273 @@
+"""Answers are sampled once, judged by somebody, and become pairs that training reads."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.feedback.conftest import JudgeServer
+
+from llava_next_video.assistant import VideoAssistant
+from llava_next_video.cli import run
+from llava_next_video.data.files import read_samples
+from llava_next_video.data.record import Preference
+from llava_next_video.errors import ConfigError, DataError
+from llava_next_video.feedback import (
+    EndpointJudge,
+    OwnJudge,
+    Sampled,
+    WorldJudge,
+    plan,
+    prefer,
+    read_questions,
+)
+from llava_next_video.feedback.judges import UndecidedError, truth_share
+from llava_next_video.feedback.ledger import Ledger
+from llava_next_video.feedback.pairing import choose
+from llava_next_video.feedback.questions import Asked
+from llava_next_video.feedback.rubric import VERSION, judge_prompt
+
+SAMPLED = Sampled(model="default", answers=3, temperature=2.0, top_p=1.0, max_new_tokens=8, frames=4)
+
+
+@pytest.fixture
+def asked(world: Path) -> list[Asked]:
+    return read_questions(world)
+
+
+def longer_is_better(prompt: str) -> str:
+    """A judge with a simple mind: long answers are good."""
+    answer = prompt.split("Answer to grade: ")[1].split("\n")[0]
+    return f"It has {len(answer)} characters. Score: {min(5, 1 + len(answer) // 5)}"
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def endpoint(server: JudgeServer, **given: object) -> EndpointJudge:
+    return EndpointJudge(url=server.url, model="judge-1", at_once=2, **given)
+
+
+def test_questions_are_rows_or_conversations(world: Path, tmp_path: Path) -> None:
+    talked = json.loads(world.read_text())
+    asked = read_questions(world)
+    assert [one.id for one in asked] == [row["id"] for row in talked]
+    assert [one.truth for one in asked] == [row["conversations"][1]["value"] for row in talked]
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps({"id": "q", "video": "a.mp4", "question": "Why?", "caption": "A dog runs."}))
+    (one,) = read_questions(path)
+    assert (one.text, one.caption, one.truth) == ("Why?", "A dog runs.", None)
+    assert one.turn.media[0].source == str(tmp_path / "a.mp4")
+    path.write_text(path.read_text() + "\n" + path.read_text())
+    with pytest.raises(DataError, match=r"questions\.jsonl:2: a second question 'q'"):
+        read_questions(path)
+
+
+def test_a_judge_behind_http_decides_and_pairs_are_read_back_by_training(
+    asked: list[Asked], assistant: VideoAssistant, server: JudgeServer, tmp_path: Path
+) -> None:
+    server.reply = longer_is_better
+    judge = endpoint(server, key="secret")
+    summary = prefer(asked, tmp_path, assistant=assistant, sampled=SAMPLED, judge=judge, rule="best_worst")
+    assert summary.questions == 2
+    assert summary.verdicts == len(server.asked)
+    assert {body["path"] for body in server.asked} == {"/v1/chat/completions"}
+    assert {body["temperature"] for body in server.asked} == {0}
+    assert all(headers["Authorization"] == "Bearer secret" for headers in server.headers)
+    assert summary.pairs >= 1
+    read = list(read_samples(summary.path))
+    assert len(read) == summary.pairs
+    scores = {row["answer"]: row["score"] for row in lines(tmp_path / "verdicts.jsonl")}
+    for pair, row in zip(read, lines(summary.path), strict=True):
+        assert isinstance(pair, Preference)
+        source = next(one for one in asked if one.id == pair.id)
+        assert pair.turns == (source.turn,)
+        assert scores[pair.chosen.text] > scores[pair.rejected.text]
+        told = row["feedback"]
+        assert (told["judge"], told["version"]) == ("endpoint:judge-1", VERSION)
+        assert told["chosen_score"] == scores[pair.chosen.text]
+    assert all(
+        row["prompt"] and row["judge"] == "endpoint:judge-1" for row in lines(tmp_path / "verdicts.jsonl")
+    )
+    for path in tmp_path.iterdir():
+        assert "secret" not in path.read_text()
+
+
+def test_nothing_is_asked_twice_and_a_cut_line_is_forgotten(
+    asked: list[Asked], assistant: VideoAssistant, server: JudgeServer, tmp_path: Path
+) -> None:
+    server.reply = longer_is_better
+    given = {"assistant": assistant, "sampled": SAMPLED, "judge": endpoint(server), "rule": "best_worst"}
+    first = prefer(asked, tmp_path, **given)
+    pairs = first.path.read_text()
+    calls = len(server.asked)
+    verdicts = tmp_path / "verdicts.jsonl"
+    whole = verdicts.read_bytes()
+    verdicts.write_bytes(whole[: whole.rfind(b"\n", 0, -1) + 20])  # Killed in the middle of the last line.
+    again = prefer(asked, tmp_path, **given)
+    assert len(server.asked) == calls + 1
+    assert again.verdicts == 1
+    assert again.path.read_text() == pairs
+    assert prefer(asked, tmp_path, **given).verdicts == 0
+    assert len(lines(tmp_path / "answers.jsonl")) == 2
+
+
+def test_nonsense_is_kept_counted_and_retried_but_never_scored(
+    asked: list[Asked], assistant: VideoAssistant, server: JudgeServer, tmp_path: Path
+) -> None:
+    replies = iter(["I like it!", 503, "Score: 11"])
+    server.reply = lambda prompt: next(replies, "Score: 4")
+    told: list[str] = []
+    summary = prefer(
+        asked[:1],
+        tmp_path,
+        assistant=assistant,
+        sampled=SAMPLED,
+        judge=replace(endpoint(server), at_once=1),
+        rest_s=0.0,
+        report=told.append,
+    )
+    rows = lines(tmp_path / "verdicts.jsonl")
+    failed = [row for row in rows if "score" not in row]
+    assert [row["reply"] for row in failed] == ["I like it!", "", "Score: 11"]
+    assert failed[1]["error"] == "the judge answered 503 Service Unavailable"
+    assert (summary.undecided, summary.retried) == (1, 2)
+    assert summary.pairs == 0
+    assert any("undecided on an answer to clip-000000 after 3 attempts" in line for line in told)
+    again = prefer(asked[:1], tmp_path, assistant=assistant, sampled=SAMPLED, judge=endpoint(server))
+    assert (again.verdicts, again.undecided) == (1, 0)
+
+
+def test_a_judge_that_is_silent_times_out_and_one_that_refuses_stops_the_run(
+    asked: list[Asked], server: JudgeServer
+) -> None:
+    server.reply = lambda prompt: None
+    with pytest.raises(UndecidedError, match=r"no reply within 0.2 s"):
+        endpoint(server, timeout_s=0.2).judge(asked[0], "A star.")
+    server.reply = lambda prompt: 401
+    with pytest.raises(ConfigError, match="the judge answered 401 Unauthorized; see the address"):
+        endpoint(server).judge(asked[0], "A star.")
+    gone = EndpointJudge(url="http://127.0.0.1:9", model="x")
+    with pytest.raises(UndecidedError, match="not reached"):
+        gone.judge(asked[0], "A star.")
+
+
+def test_the_truth_of_the_world_judges_without_a_model(
+    asked: list[Asked], assistant: VideoAssistant, tmp_path: Path
+) -> None:
+    question = replace(asked[0], truth="A red star moves left and a blue ring grows.")
+    judge = WorldJudge()
+    assert judge.judge(question, "A red star moves left and a blue ring grows.").score == 5
+    assert judge.judge(question, "A red star moves left and a blue ring shrinks.").score == pytest.approx(
+        1 + 4 / 3
+    )
+    assert judge.judge(question, "It is nice.").score == 1
+    with pytest.raises(ConfigError, match="needs the true answer"):
+        judge.refuse(replace(question, truth=None))
+    # What is said three times counts once as right and twice as too much.
+    assert truth_share("A red star grows. A red star grows. A red star grows.", "A red star grows.") == 1 / 3
+
+
+def test_the_model_itself_judges_what_it_sees(asked: list[Asked], assistant: VideoAssistant) -> None:
+    judge = OwnJudge(assistant=assistant, model="default", frames=4, max_new_tokens=8)
+    assert judge.prompt(asked[0], "A star.").startswith("Look at the video.")
+    # The tiny model knows shapes and nothing of grades: it gives none, and none is made up.
+    with pytest.raises(UndecidedError, match="no score from 1 to 5"):
+        judge.judge(asked[0], "A star.")
+
+
+def test_a_missing_clip_is_told_and_the_others_go_on(
+    asked: list[Asked], assistant: VideoAssistant, tmp_path: Path
+) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(json.dumps({"id": "gone", "video": "gone.mp4", "question": "Why?", "answer": "So."}))
+    told: list[str] = []
+    summary = prefer(
+        [*read_questions(path), asked[0]],
+        tmp_path / "out",
+        assistant=assistant,
+        sampled=SAMPLED,
+        judge=WorldJudge(),
+        report=told.append,
+    )
+    assert summary.unanswered == 1
+    assert told[0].startswith("no answer to gone: ")
+    assert "gone.mp4" in told[0]
+    assert [row["id"] for row in lines(tmp_path / "out" / "answers.jsonl")] == [asked[0].id]
+
+
+def test_a_plan_counts_what_is_left_and_asks_nothing(
+    asked: list[Asked], assistant: VideoAssistant, server: JudgeServer, tmp_path: Path
+) -> None:
+    judge = endpoint(server)
+    before = plan(asked, tmp_path / "none", sampled=SAMPLED, judge=judge)
+    assert (before.questions, before.to_answer, before.answers, before.new_tokens) == (2, 2, 6, 48)
+    assert before.verdicts == 6
+    assert before.judge_tokens >= 3 * sum(len(judge_prompt(one, "", sees=False)) for one in asked) // 4
+    assert not (tmp_path / "none").exists()
+    prefer(asked[:1], tmp_path, assistant=assistant, sampled=SAMPLED, judge=judge)
+    calls = len(server.asked)
+    after = plan(asked, tmp_path, sampled=SAMPLED, judge=judge)
+    assert (after.to_answer, after.answers, after.verdicts) == (1, 3, 3)
+    assert len(server.asked) == calls
+
+
+@given(st.dictionaries(st.text(min_size=1), st.floats(1, 5), max_size=6))
+def test_a_chosen_answer_never_scores_less_than_the_rejected_one(scores: dict[str, float]) -> None:
+    for rule in ("threshold", "best_worst"):
+        chosen = choose(scores, rule)
+        if chosen is not None:
+            assert scores[chosen[0]] > scores[chosen[1]]
+            assert rule == "best_worst" or scores[chosen[0]] >= 3 > scores[chosen[1]]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"answers": 1}, "a pair needs at least 2"),
+        ({"temperature": 0.0}, "temperature 0 gives equal answers"),
+    ],
+)
+def test_samples_that_could_give_no_pair_are_refused(given: dict, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        replace(SAMPLED, **given)
+
+
+def test_a_ledger_keeps_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    Ledger(path).add({"a": 1})
+    with path.open("a") as file:
+        file.write('{"a": 2')
+    ledger = Ledger(path)
+    ledger.add({"a": 3})
+    assert [row["a"] for row in Ledger(path).rows] == [1, 3]
+
+
+def test_the_command_plans_and_refuses_in_one_line(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str) -> tuple[int, str, str]:
+        line = ["lnv", "prefer", str(world), "--output", str(tmp_path / "out"), *arguments]
+        monkeypatch.setattr(sys, "argv", line)
+        code = run()
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    code, out, _ = said("--dry-run", "--max-tokens", "8")
+    assert code == 0
+    assert out.startswith("2 questions, 2 without answers: 12 to sample, at most 96 tokens\n")
+    assert not (tmp_path / "out").exists()
+    for arguments, complaint in (
+        (["--judge", "nobody"], "expected world, self, or the URL"),
+        (["--judge", "http://127.0.0.1:9"], "--judge-model goes with a judge's URL"),
+        (["--rule", "best"], "expected threshold or best_worst"),
+        (["--answers", "1"], "a pair needs at least 2"),
+    ):
+        code, _, err = said(*arguments)
+        assert code == 1
+        assert complaint in err
+        assert err.count("\n") == 1

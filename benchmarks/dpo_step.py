@@ -4,9 +4,9 @@ python benchmarks/dpo_step.py              # about three minutes on two cores
 python benchmarks/dpo_step.py --shape tiny --rounds 2
 
 The same weights, pairs, precision, AdamW and frozen copy as the reference; the language model learns. A step
-is collation, forward, reference, backward and the update. TRL gets what its users would give it: a row for each
-answer, each with its own copy of the clip. Each side has a process of its own, so that its peak is its own;
-they take turns. Memory is the peak of the process less what it held after its imports.
+is collation, forward, reference, backward and the update. TRL gets what its users would give it: a row for
+each answer, each with its own copy of the clip. Each side has a process of its own, so that its peak is its
+own; they take turns. Memory is the peak of the process less what it held after its imports.
 """
 
 import argparse

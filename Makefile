@@ -40,7 +40,7 @@ format: $(READY)
 bench: $(READY) $(REFEREES)/.ready
 	$(BIN)/python benchmarks/decode.py
 	LNV_REFEREES=$(REFEREES) $(BIN)/python benchmarks/pixels.py
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/engine.py one sixteen
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/caption.py
 

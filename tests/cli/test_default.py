@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from llava_next_video import VideoAssistant
 from llava_next_video.assistant.loading import default_checkpoint
@@ -48,6 +49,50 @@ def test_a_disc_that_the_world_did_not_draw_is_seen_to_move(
         for way in ("left", "right", "up", "down")
     ]
     assert answers == ["left", "right", "up", "down"]
+
+
+def drawn(shape: str, colour: str, way: str, ground: str, size: int) -> list[Image.Image]:
+    """20 frames of a shape that a drawing program draws, moving over a plain ground."""
+    frames = []
+    for number in range(20):
+        frame = Image.new("RGB", (size, size), ground)
+        along = size * (0.25 + 0.5 * number / 19)
+        along = along if way in ("right", "down") else size - along
+        x, y = (along, size / 2) if way in ("left", "right") else (size / 2, along)
+        pen, radius = ImageDraw.Draw(frame), 0.14 * size
+        if shape == "circle":
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        elif shape == "square":
+            pen.rectangle((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        else:
+            pen.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=colour)
+        frames.append(frame)
+    return frames
+
+
+@pytest.mark.slow
+def test_plain_clips_of_a_drawing_program_are_understood(assistant: VideoAssistant, tmp_path: Path) -> None:
+    dice, asked = random.Random("plain clips"), []
+    for number in range(48):
+        shape, way = ("circle", "square", "triangle")[number % 3], ("left", "right", "up", "down")[number % 4]
+        colour, ground = (
+            dice.choice(("red", "green", "blue", "yellow")),
+            dice.choice(("black", "gray", "white")),
+        )
+        if (colour, ground) == ("yellow", "white"):
+            ground = "black"
+        codec = dice.choice(("h264", "vp9", "mpeg4"))
+        path = tmp_path / f"{number}.{'webm' if codec == 'vp9' else 'mp4'}"
+        pictures = drawn(shape, colour, way, ground, dice.choice((96, 160, 240)))
+        clip = Video(
+            source=write_clip(path, np.stack([np.asarray(one) for one in pictures]), 10, codec=codec)
+        )
+        asked.append(((clip, f"What color is the {shape}?"), colour))
+        asked.append(((clip, f"Which way does the {colour} {shape} move?"), way))
+    answers = [answer.text for answer in assistant.ask_many([q for q, _ in asked], max_new_tokens=8)]
+    right = [said == truth for said, (_, truth) in zip(answers, asked, strict=True)]
+    assert sum(right[0::2]) >= 0.9 * len(right[0::2])
+    assert sum(right[1::2]) >= 0.9 * len(right[1::2])
 
 
 @pytest.mark.slow

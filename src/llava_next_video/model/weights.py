@@ -5,7 +5,9 @@ For whoever builds another network from them: nothing is kept, so there is never
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,6 +87,7 @@ class FolderWeights:
     def release(self, module: nn.Module) -> None:
         """Take a module its weights."""
         module.to("meta")
+        _give_back()
 
     def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
         return self.model.named_parameters(remove_duplicate=False)
@@ -102,6 +105,17 @@ class FolderWeights:
         if self._adapter is None:
             return read
         return {name: self._adapter.applied(name, tensor) for name, tensor in read.items()}
+
+
+def _give_back() -> None:
+    """Let the C library return freed memory to the system.
+
+    glibc keeps the holes that released weights leave between those made from them: a quantised network then
+    took twice the memory of its file while it was built.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def skeleton(config: LlavaNextVideoConfig) -> LlavaNextVideoForConditionalGeneration:

@@ -4,7 +4,7 @@ import math
 import random
 
 import torch
-from network import FRAME_SIZE, TILE
+from network import CELLS, FRAME_SIZE, GRID, TILE
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,13 +27,13 @@ def frame_times(rng: random.Random, frames: int) -> list[float]:
 def labels(
     scenes: list[Scene], times: list[list[float]], cells: int, part: tuple[int, int, int] = (0, 0, 1)
 ) -> Tensor:
-    """What each cell sees: kind (0 nothing), offset x and y, radius, texture.
+    """What each cell sees: kind (0 nothing), offset x and y, radius, texture, place x and y.
 
-    The shape is scenes x times x rows x columns x 5.
+    The shape is scenes x times x rows x columns x 7.
 
     `part` is the column and row of a tile, and how many tiles there are along each side.
     """
-    found = torch.zeros(len(scenes), len(times[0]), cells, cells, 5)
+    found = torch.zeros(len(scenes), len(times[0]), cells, cells, 7)
     seen: dict[tuple[int, int, int, int], tuple[float, tuple[float, ...]]] = {}
     column, row, parts = part
     for b, scene in enumerate(scenes):
@@ -43,7 +43,13 @@ def labels(
                 if not state.visible:
                     continue
                 x, y, radius = state.x * parts - column, state.y * parts - row, state.radius * parts
-                values = (kind_of(state.colour, thing.shape), radius * 6, TEXTURES.index(thing.texture))
+                values = (
+                    kind_of(state.colour, thing.shape),
+                    radius * 6,
+                    TEXTURES.index(thing.texture),
+                    x * 3,
+                    y * 3,
+                )
                 for j, i in covered(x, y, radius, scene.aspect, cells):
                     offset_x, offset_y = x * cells - 0.5 - i, y * cells - 0.5 - j
                     far = max(abs(offset_x), abs(offset_y))
@@ -80,7 +86,7 @@ def tower_batch(rng: random.Random, generator: torch.Generator, count: int) -> t
     times = [[rng.random() for _ in range(4)] for _ in scenes]
     softness = [rng.uniform(0.7, 2.2) for _ in scenes]
     frames = wear(draw(scenes, times, FRAME_SIZE, softness=softness), generator).flatten(0, 1)
-    patches, cells = labels(scenes, times, 6).flatten(0, 1), labels(scenes, times, 3).flatten(0, 1)
+    patches, cells = labels(scenes, times, GRID).flatten(0, 1), labels(scenes, times, CELLS).flatten(0, 1)
     fine = [random_detail(rng) for _ in range(max(moving // 4, 1))]
     still = [[0.0]] * len(fine)
     whole = draw(fine, still, Size(2 * TILE, 2 * TILE))
@@ -88,8 +94,8 @@ def tower_batch(rng: random.Random, generator: torch.Generator, count: int) -> t
     for column, row in ((0, 0), (1, 0), (0, 1), (1, 1)):
         tile = whole[..., row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
         pictures.append(wear(tile, generator)[:, 0])
-        fine_patches.append(labels(fine, still, 6, (column, row, 2))[:, 0])
-        fine_cells.append(labels(fine, still, 3, (column, row, 2))[:, 0])
+        fine_patches.append(labels(fine, still, GRID, (column, row, 2))[:, 0])
+        fine_cells.append(labels(fine, still, CELLS, (column, row, 2))[:, 0])
     return torch.cat(pictures), torch.cat(fine_patches), torch.cat(fine_cells)
 
 

@@ -1,9 +1,11 @@
 """Clips and pictures as the frozen tower sees them, rendered as training goes."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from alike import resembling
 from batches import frame_times
 from network import CELLS, FRAME_SIZE, FRAMES, GRID, TILE, normalised
 from torch import Tensor
@@ -16,6 +18,9 @@ from llava_next_video.world.imagine import random_detail, random_scene
 from llava_next_video.world.scene import Scene
 
 CANVAS = Size(2 * TILE, 2 * TILE)
+PICTURE_SIZES = ((120, 120), (120, 120), (120, 160), (160, 120), (120, 140))
+Weights = Sequence[float]
+"""How often a scene has 0, 1, 2 or 3 things."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,15 +35,26 @@ class Seen:
     times: list[list[float]]
     features: Tensor
     columns: int = 0
+    size: Size = FRAME_SIZE
 
 
 class Source:
     """Endless clips (or pictures): every batch is looked at about `reuse` times before it is forgotten."""
 
     def __init__(
-        self, tower, rng: random.Random, *, batch: int, pictures: bool, weights, reuse: int, keep: int
+        self,
+        tower,
+        rng: random.Random,
+        *,
+        batch: int,
+        pictures: bool,
+        weights: Weights,
+        alike: float = 0.0,
+        reuse: int = 3,
+        keep: int = 300,
     ) -> None:
-        self.tower, self.rng, self.batch, self.pictures, self.weights = tower, rng, batch, pictures, weights
+        self.tower, self.rng, self.batch, self.pictures = tower, rng, batch, pictures
+        self.weights, self.alike = weights, alike
         self.reuse, self.keep, self.asked = reuse, keep, 0
         self.generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
         self.batches: list[Seen] = []
@@ -46,9 +62,8 @@ class Source:
     def next(self) -> Seen:
         self.asked += 1
         if len(self.batches) < 8 or self.asked % self.reuse == 0:
-            self.batches.append(
-                see(self.tower, self.rng, self.generator, self.batch, self.pictures, self.weights)
-            )
+            how = (self.batch, self.pictures, self.weights, self.alike)
+            self.batches.append(see(self.tower, self.rng, self.generator, *how))
             self.batches = self.batches[-self.keep :]
             return self.batches[-1]
         if self.pictures:
@@ -63,18 +78,37 @@ class Source:
         )
 
 
-@torch.no_grad()
-def see(tower, rng: random.Random, generator: torch.Generator, count: int, pictures: bool, weights) -> Seen:
-    """Fresh scenes through the tower; `weights` is how often a scene has 0, 1, 2 or 3 things."""
+def random_clips(rng: random.Random, count: int, weights: Weights, alike: float) -> list[Scene]:
+    """Scenes that move; in a share `alike` of those with several things two resemble each other."""
     numbers = rng.choices(range(4), weights, k=count)
+    return [resembling(random_scene(rng, things=number), rng, alike) for number in numbers]
+
+
+def random_pictures(rng: random.Random, count: int, weights: Weights, alike: float) -> list[Scene]:
+    """Scenes that stand; two in five have fine patterns."""
+    return [
+        random_detail(rng)
+        if rng.random() < 0.4
+        else resembling(random_scene(rng, things=number, still=True), rng, alike)
+        for number in rng.choices(range(4), weights, k=count)
+    ]
+
+
+@torch.no_grad()
+def see(
+    tower,
+    rng: random.Random,
+    generator: torch.Generator,
+    count: int,
+    pictures: bool,
+    weights: Weights,
+    alike: float = 0.0,
+) -> Seen:
+    """Fresh scenes through the tower."""
     if pictures:
-        size = Size(*rng.choice(((120, 120), (120, 120), (120, 160), (160, 120), (120, 140))))
-        scenes = [
-            random_detail(rng) if rng.random() < 0.4 else random_scene(rng, things=n, still=True)
-            for n in numbers
-        ]
-        return see_pictures(tower, generator, scenes, size)
-    scenes = [random_scene(rng, things=n) for n in numbers]
+        size = Size(*rng.choice(PICTURE_SIZES))
+        return see_pictures(tower, generator, random_pictures(rng, count, weights, alike), size)
+    scenes = random_clips(rng, count, weights, alike)
     times = [frame_times(rng, FRAMES) for _ in scenes]
     softness = [rng.uniform(0.7, 2.2) for _ in scenes]
     frames = wear(draw(scenes, times, FRAME_SIZE, softness=softness), generator)
@@ -107,7 +141,7 @@ def see_pictures(tower, generator: torch.Generator, scenes: list[Scene], size: S
     y, x = (2 * GRID - kept.height) // 2, (2 * GRID - kept.width) // 2
     grid = grid[:, y : y + kept.height, x : x + kept.width]
     features = torch.cat([patches[:, 0], grid.flatten(1, 2)], 1)
-    return Seen(scenes=scenes, times=still, features=features, columns=kept.width)
+    return Seen(scenes=scenes, times=still, features=features, columns=kept.width, size=size)
 
 
 def embed(network, seen: Seen) -> Tensor:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 from clips import Seen, clip_features, embed
+from forward import look
 from score import facts_right, interval
-from text import END, UNKNOWN, Words, logits_of, pack
+from text import END, UNKNOWN, Words, pack
 
 from llava_next_video.media import Sampling, read_clip, read_image
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
@@ -45,7 +46,7 @@ class Examiner:
         )
         spoken = text.labels != UNKNOWN
         right = torch.zeros_like(spoken)
-        right[spoken] = logits_of(self.network, self.words, visual, text).argmax(-1) == text.labels[spoken]
+        right[spoken] = look(self.network, self.words, visual, text)[0].argmax(-1) == text.labels[spoken]
         numbers = range(1, len(questions) + 1)
         return [bool(right[0][spoken[0] & (text.dialogues[0] == number)].all()) for number in numbers]
 

@@ -22,8 +22,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=out / "export")
     given = parser.parse_args()
     tokenizer = make_tokenizer()
-    ids = tokenizer.convert_tokens_to_ids
-    network = make_network(len(tokenizer), ids("<image>"), ids("<video>"))
+    network = make_network(tokenizer)
     network.load_state_dict(torch.load(given.state))
     network.generation_config.max_new_tokens = 64
     network.generation_config.do_sample = False

@@ -10,16 +10,16 @@ from transformers import (
 
 from llava_next_video.size import Size
 
-TILE, PATCH, POOL, FRAMES = 48, 8, 2, 8
+TILE, PATCH, POOL, FRAMES = 64, 8, 2, 8
 GRID, CELLS = TILE // PATCH, TILE // PATCH // POOL
-VISION, WIDTH, LAYERS = 128, 192, 6
+VISION, WIDTH, LAYERS = 128, 192, 8
 PINPOINTS = [[TILE, 2 * TILE], [2 * TILE, TILE], [2 * TILE, 2 * TILE]]
 FRAME_SIZE = Size(TILE, TILE)
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 SPREAD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 
 
-def make_network(vocabulary: int, image_token: int, video_token: int, seed: int = 0):
+def make_network(tokenizer, seed: int = 0):
     """A LLaVA-NeXT-Video network with random weights."""
     vision = CLIPVisionConfig(
         hidden_size=VISION,
@@ -32,7 +32,7 @@ def make_network(vocabulary: int, image_token: int, video_token: int, seed: int 
         hidden_act="gelu_pytorch_tanh",
     )
     text = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
         num_hidden_layers=LAYERS,
@@ -48,8 +48,8 @@ def make_network(vocabulary: int, image_token: int, video_token: int, seed: int 
     config = LlavaNextVideoConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=image_token,
-        video_token_index=video_token,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         spatial_pool_mode="average",

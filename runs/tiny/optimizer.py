@@ -48,16 +48,15 @@ class MuonAdamW:
             group_with = [(weight, momentum) for weight, momentum in group if weight.grad is not None]
             if not group_with:
                 continue
-            updates = []
+            size = self.muon_lr * scale * 0.2 * math.sqrt(long)
             for weight, momentum in group_with:
                 momentum.lerp_(weight.grad, 0.05)
                 update = weight.grad.lerp(momentum, 0.95)
-                updates.append(update.T if weight.shape[0] > weight.shape[1] else update)
-            size = self.muon_lr * scale * 0.2 * math.sqrt(long)
-            for (weight, _), update in zip(group_with, _orthogonal(torch.stack(updates)), strict=True):
+                tall = weight.shape[0] > weight.shape[1]
+                update = _orthogonal(update.T.contiguous() if tall else update)
                 pace = self.pace[weight]
                 weight.mul_(1 - self.muon_lr * scale * pace * self.weight_decay)
-                weight.add_(update.T if weight.shape[0] > weight.shape[1] else update, alpha=-size * pace)
+                weight.add_(update.T if tall else update, alpha=-size * pace)
                 weight.grad = None
         for weight, mean, square in self.others:
             if weight.grad is None:
@@ -71,12 +70,14 @@ class MuonAdamW:
             weight.grad = None
 
 
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest orthogonal matrices, by five rounds of a quintic Newton-Schulz iteration."""
-    found = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+def _orthogonal(matrix: Tensor) -> Tensor:
+    """The nearest orthogonal matrix, by five rounds of a quintic Newton-Schulz iteration."""
+    found = matrix / (matrix.norm() + 1e-7)
     for _ in range(5):
-        gram = found @ found.mT
-        found = 3.4445 * found + (2.0315 * gram @ gram - 4.775 * gram) @ found
+        gram = found @ found.T
+        found = torch.addmm(
+            found, torch.addmm(gram, gram, gram, alpha=2.0315, beta=-4.775), found, beta=3.4445
+        )
     return found
 
 

@@ -6,7 +6,8 @@ from collections import defaultdict
 
 import torch
 from clips import Seen, embed
-from text import UNKNOWN, Words, logits_of, pack
+from forward import look
+from text import UNKNOWN, Words, pack
 
 from llava_next_video.world.captions import facts, read_facts
 from llava_next_video.world.questions import ask
@@ -26,7 +27,7 @@ def score(network, words: Words, looks: list[Seen], seed: int = 0) -> dict[tuple
         text = pack(asked, words, len(words.head) + visual.shape[1])
         spoken = text.labels != UNKNOWN
         right = torch.zeros_like(text.labels, dtype=torch.bool)
-        right[spoken] = logits_of(network, words, visual, text).argmax(-1) == text.labels[spoken]
+        right[spoken] = look(network, words, visual, text)[0].argmax(-1) == text.labels[spoken]
         for row, (scene, dialogues) in enumerate(zip(seen.scenes, asked, strict=True)):
             group = f"{'image' if scene.still else 'video'} {len(scene.things)}"
             for number, (question,) in enumerate(dialogues, 1):

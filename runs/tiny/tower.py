@@ -13,12 +13,13 @@ import torch
 from batches import COLOUR_NAMES, KINDS, tower_batch
 from network import CELLS, VISION, make_network, normalised
 from optimizer import MuonAdamW, schedule
+from text import make_tokenizer, save
 from torch import nn
 from torch.nn import functional
 
 from llava_next_video.world.scene import SHAPES
 
-SPLIT = (KINDS, len(COLOUR_NAMES) + 1, len(SHAPES) + 1, 3, 4)
+SPLIT = (KINDS, len(COLOUR_NAMES) + 1, len(SHAPES) + 1, 5, 4)
 
 
 class Dense(nn.Module):
@@ -50,7 +51,7 @@ def judge(said: torch.Tensor, truth: torch.Tensor, fine: int) -> tuple[torch.Ten
         loss = loss + 0.5 * functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
         # Things are few: they count once more for themselves.
         loss = loss + 0.3 * functional.cross_entropy(logits[here], wanted[here])
-    offset = (offsets[here] - truth[here][:, 1:4]).square().mean()
+    offset = (offsets[here] - truth[here][:, [1, 2, 3, 5, 6]]).square().mean()
     textured = here.clone()
     textured[:-fine] = False
     texture, true_texture = textures[textured], truth[textured][:, 4].long()
@@ -73,8 +74,9 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="go on from this tower")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     rng, generator = random.Random(f"tower {given.seed}"), torch.Generator().manual_seed(given.seed)
-    tower = make_network(512, 3, 4, given.seed).model.vision_tower
+    tower = make_network(make_tokenizer(), given.seed).model.vision_tower
     if given.start:
         tower.load_state_dict(torch.load(given.start))
     network = Dense(tower)
@@ -87,13 +89,14 @@ def main() -> None:
         patch_loss, patch_shares = judge(patch_said, patches, fine)
         cell_loss, cell_shares = judge(cell_said, cells, fine)
         (patch_loss + cell_loss).backward()
-        optimizer.step(schedule(done))
+        optimizer.step(schedule(done, cool=0.5))
         step += 1
+        if step % 200 == 0:
+            save(tower, given.out)
         if step % 50 == 0:
             shares = " ".join(f"{value:.3f}" for value in (*patch_shares, *cell_shares))
             print(f"{done:.2f} step {step} loss {patch_loss:.3f} {cell_loss:.3f} {shares}", flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(tower.state_dict(), given.out)
+    save(tower, given.out)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def test_a_question_about_a_clip_is_answered_as_the_assistant_answers_it(
     assert answer.choices[0].finish_reason == expected.finish_reason
     assert answer.usage.prompt_tokens == expected.usage.prompt_tokens
     assert answer.usage.completion_tokens == expected.usage.completion_tokens
-    # Eight frames of 48 x 48 pixels, patches of 8, pooled 2 x 2: 8 x 3 x 3 tokens.
-    assert answer.usage.prompt_tokens_details.visual_tokens == 72
+    # Eight frames of 64 x 64 pixels, patches of 8, pooled 2 x 2: 8 x 4 x 4 tokens.
+    assert answer.usage.prompt_tokens_details.visual_tokens == 128
     (seen,) = answer.media
     assert seen["frame_indices"] == list(read_clip(clip, Sampling(frames=8)).indices)
 
@@ -65,7 +65,7 @@ def test_the_second_question_about_a_clip_finds_the_prompt_cached(client: openai
     url = data_url(write_film(shown, 77))
     first = client.chat.completions.create(model=MODEL, messages=about(url, "How many?"), max_tokens=2)
     second = client.chat.completions.create(model=MODEL, messages=about(url, "Which shape?"), max_tokens=2)
-    # Of the words before the clip and its 72 tokens, whole pages of 16.
+    # Of the words before the clip and its 128 tokens, whole pages of 16.
     assert first.usage.prompt_tokens_details.cached_tokens < 16
     assert second.usage.prompt_tokens_details.cached_tokens >= 64
 

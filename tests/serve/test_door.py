@@ -216,7 +216,7 @@ def test_each_request_is_one_line_of_the_log_with_its_name(
             time.sleep(0.005)
     assert answer.headers["x-request-id"] == "mine-7"
     first, second = (json.loads(record.message) for record in caplog.records)
-    assert (first["request"], first["status"], first["visual_tokens"]) == ("mine-7", 200, 72)
+    assert (first["request"], first["status"], first["visual_tokens"]) == ("mine-7", 200, 128)
     assert first["seconds"] > 0
     assert (second["status"], len(second["request"])) == (400, 32)
 

@@ -105,7 +105,7 @@ def answered(page: Page, number: int) -> tuple[str, str]:
 def test_a_dropped_clip_is_shown_asked_about_and_asked_again(page: Page, film: Path) -> None:
     drop(page, film)
     page.locator("#strip li").nth(7).wait_for()
-    assert re.match(r"8 frames of \d+, 72 visual tokens", page.locator("#seen").inner_text())
+    assert re.match(r"8 frames of \d+, 128 visual tokens", page.locator("#seen").inner_text())
     assert re.match(r"Frame at 0\.00 s", page.locator("#strip button").first.get_attribute("aria-label"))
     ask(page, "What shape is in the video?")
     text, cost = answered(page, 0)

@@ -88,8 +88,8 @@ def test_frames_are_those_that_the_model_would_see(http: httpx.Client, clip: Pat
     expected = read_clip(clip, Sampling(frames=4))
     assert [frame["time_s"] for frame in told["data"]] == pytest.approx(expected.times_s, abs=1e-3)
     assert told["frame_indices"] == list(expected.indices)
-    # Four frames of 48 x 48 pixels, patches of 8, pooled 2 x 2.
-    assert told["visual_tokens"] == 36
+    # Four frames of 64 x 64 pixels, patches of 8, pooled 2 x 2.
+    assert told["visual_tokens"] == 64
     head, _, data = told["data"][0]["url"].partition(",")
     assert head == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).height == 40

@@ -18,7 +18,7 @@ from llava_next_video.size import Size
 from llava_next_video.world.scene import SHAPES, TEXTURES, Scene
 
 _SPECKLES = 32
-STRIPE_PERIODS = 32.0
+STRIPE_PERIODS = 40.0
 
 
 def draw(

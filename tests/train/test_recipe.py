@@ -115,6 +115,7 @@ RUNS = Path(__file__).parents[2] / "runs"
 
 @pytest.mark.parametrize("name", sorted(path.name for path in RUNS.glob("*.toml")))
 def test_every_shipped_recipe_is_one(name: str) -> None:
-    read = read_recipe(RUNS / name, "align" if name == "align.toml" else "sft")
+    read = read_recipe(RUNS / name, {"align.toml": "align", "dpo.toml": "dpo"}.get(name, "sft"))
     assert read.data.sources
-    assert tuned_parts(read) == {"sft.toml": PARTS}.get(name, ("projector",))
+    tuned = {"sft.toml": PARTS, "dpo.toml": ("language_model",)}
+    assert tuned_parts(read) == tuned.get(name, ("projector",))

@@ -17,6 +17,9 @@ _LARGE_STRIDE = 32
 Compute = Callable[[Tensor], Tensor]
 """Ids of one token for each request of the step, to logits, without touching the host."""
 
+Replay = Callable[[], Tensor]
+"""Computes again, from what now stands where it was recorded; what it gave before is overwritten."""
+
 
 @runtime_checkable
 class Planned(Protocol):
@@ -56,41 +59,66 @@ def padded_size(rows: int, sizes: Sequence[int]) -> int:
 class DecodeGraphs:
     """One recorded graph for each kind of step, made when the first of its kind comes.
 
-    Recording computes the step once before it is replayed, which writes the same keys and values to the same
-    places.
+    Args:
+        compute: What to record.
+        attention: Its plan is in place before each run.
+        most: Rows of a step at most.
+        device: Where the rows are.
+        record: Makes a graph of a computation.
     """
 
-    def __init__(self, compute: Compute, attention: Planned, *, most: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        attention: Planned,
+        *,
+        most: int,
+        device: torch.device,
+        record: Callable[[Callable[[], Tensor]], Replay] | None = None,
+    ) -> None:
         self.sizes = graph_sizes(most)
         self._compute = compute
         self._attention = attention
         self._ids = torch.zeros(self.sizes[-1], dtype=torch.long, device=device)
-        self._pool = torch.cuda.graph_pool_handle()
-        self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._record = record or Recorder()
+        self.recorded: dict[Hashable, Replay] = {}
 
     def run(self, ids: Int[Tensor, " rows"], size: int) -> Float[Tensor, "rows vocabulary"]:
         """Logits of the rows of the step that has begun, padded to `size`; the next run overwrites them."""
         rows = len(ids)
         self._ids[:rows].copy_(ids)
         self._ids[rows:size].zero_()
-        key = self._attention.graph_key
+        padded, key = self._ids[:size], self._attention.graph_key
         if key is None:
-            return self._compute(self._ids[:size])[:rows]
-        if key not in self._recorded:
-            self._recorded[key] = self._record(size)
-        graph, logits = self._recorded[key]
-        graph.replay()
-        return logits[:rows]
+            return self._compute(padded)[:rows]
+        if key not in self.recorded:
+            self.recorded[key] = self._record(lambda: self._compute(padded))
+        return self.recorded[key]()[:rows]
 
-    def _record(self, size: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        ids = self._ids[:size]
+
+class Recorder:
+    """Records CUDA graphs that share one pool of memory.
+
+    Recording computes once before, which writes the same keys and values to the same places as the replay.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, compute: Callable[[], Tensor]) -> Replay:
+        """What replays the computation."""
         # Once outside: kernels are compiled and libraries take their workspace, which recording forbids.
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            self._compute(ids)
+            compute()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            logits = self._compute(ids)
-        return graph, logits
+            out = compute()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay

@@ -73,9 +73,7 @@ def one_batch(
     dice = torch.Generator().manual_seed(batch)
     rounds = 12 if bench.smoke else 48
     options = SamplingOptions(max_new_tokens=rounds + 16, ignore_eos=True)
-    numbers = [
-        engine.add(ModelInputs(ids=tuple(words(bench, context, dice))), options) for _ in range(batch)
-    ]
+    numbers = [engine.add(ModelInputs(ids=tuple(words(bench, context, dice))), options) for _ in range(batch)]
     while sum(request.decoding for request in engine.scheduler.running) < batch:
         engine.step()
     for _ in range(6):
@@ -111,8 +109,8 @@ def one_batch(
 def captions(bench: Bench, frames: int, target: float) -> Figures:
     """Captions of new clips a second, with as many under way as fit.
 
-    The first answers get lengths from 1 to 128, so that from then on requests end and begin all the time. Then
-    a stretch of time is measured: prompts that began to be answered, and tokens written, in it.
+    The first answers get lengths from 1 to 128, so that requests end and begin all the time from then on.
+    Then a stretch of time is measured: prompts that began to be answered, and tokens written, in it.
     """
     engine = bench.engine()
     whole = configuration(bench.shape).video_layout(frames).tokens + HEAD + TAIL + bench.new_tokens

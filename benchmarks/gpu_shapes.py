@@ -209,7 +209,7 @@ class Bytes:
 
 
 def asked(bench: Bench, *, frames: int, tail: int = TAIL, same: int | None = None) -> Iterator[ModelInputs]:
-    """Endless prompts about new clips of noise; with `same`, so many different questions about one clip each."""
+    """Endless prompts about new clips of noise; with `same`, so many different questions about each."""
     config = configuration(bench.shape)
     dice = torch.Generator().manual_seed(frames)
     tokens = config.video_layout(frames).tokens

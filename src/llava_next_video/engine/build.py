@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from llava_next_video.engine.attention_cpu import CpuAttention
 from llava_next_video.engine.decoder import Decoder, longest_context
-from llava_next_video.engine.graphs import DecodeGraphs, graph_sizes
 from llava_next_video.engine.linear import chosen_dtype
 from llava_next_video.engine.memory import refuse_too_large
-from llava_next_video.engine.runner import Attention, Runner
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.sampler_batched import BatchedSampler
 from llava_next_video.engine.settings import SUITED, EngineSettings
@@ -35,51 +30,6 @@ class Parts:
     batched: BatchedSampler
     end_ids: frozenset[int]
     settings: EngineSettings
-
-
-def assembled(parts: Parts, *, pages: int) -> Runner:
-    """What runs the steps, with attention for the device over so many pages.
-
-    Raises:
-        ConfigError: The device needs a package that is missing.
-    """
-    decoder, settings = parts.decoder, parts.settings
-    if decoder.device.type == "cpu":
-        attention: Attention = CpuAttention(
-            windows=decoder.windows,
-            heads=decoder.heads,
-            key_value_heads=decoder.key_value_heads,
-            head_width=decoder.head_width,
-            pages=pages,
-            page_tokens=settings.page_tokens,
-            dtype=decoder.dtype,
-            share=settings.share_prefixes,
-        )
-        return Runner(decoder, attention, parts.sampler, parts.batched)
-    from llava_next_video.engine.attention_cuda import CudaAttention  # needs Triton, which a CPU has not
-
-    most = graph_sizes(settings.max_requests)[-1]
-    on_gpu = CudaAttention(
-        windows=decoder.windows,
-        heads=decoder.heads,
-        key_value_heads=decoder.key_value_heads,
-        head_width=decoder.head_width,
-        pages=pages,
-        page_tokens=settings.page_tokens,
-        dtype=decoder.dtype,
-        share=settings.share_prefixes,
-        device=decoder.device,
-        tokens=max(settings.token_budget, most),
-        requests=settings.max_requests,
-        context=decoder.context,
-    )
-    turning = partial(on_gpu.attend, turns=decoder.turns)
-
-    def compute(ids: Tensor) -> Tensor:
-        return decoder.logits(decoder.forward(decoder.embed(ids), None, turning))
-
-    graphs = DecodeGraphs(compute, on_gpu, most=most, device=decoder.device) if settings.graphs else None
-    return Runner(decoder, on_gpu, parts.sampler, parts.batched, turning=turning, graphs=graphs)
 
 
 def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | None) -> Parts:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from llava_next_video.engine.build import Parts, assembled, build
+from llava_next_video.engine.assembly import assembled
+from llava_next_video.engine.build import Parts, build
 from llava_next_video.engine.door import Door
 from llava_next_video.engine.encoder import Encoder, pixels_ready
 from llava_next_video.engine.features import FeatureCache

@@ -22,13 +22,16 @@ _TIMES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Size:
-    """How large a product must be to show the best of a device, and how much memory its caches cannot hold."""
+    """A product that shows the best of a device, and memory that its caches cannot hold."""
 
     side: int
     memory_bytes: int
 
 
-_SIZES = {"cpu": _Size(side=1024, memory_bytes=256 * 1024**2), "cuda": _Size(side=8192, memory_bytes=4 * 1024**3)}
+_SIZES = {
+    "cpu": _Size(side=1024, memory_bytes=256 * 1024**2),
+    "cuda": _Size(side=8192, memory_bytes=4 * 1024**3),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,7 +134,7 @@ class StepTable:
             share: Read common beginnings once.
         """
         counts = np.array([chunk.count for chunk in chunks], np.int32)
-        firsts = np.cumsum(counts) - counts
+        firsts = np.cumsum(counts, dtype=np.int32) - counts
         count = int(counts.sum())
         rows = count if padded is None else padded
         self._refuse(count, rows, len(chunks))

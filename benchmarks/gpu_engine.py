@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -241,7 +241,7 @@ def vision(bench: Bench) -> Figures:
     }
 
 
-SECTIONS: Mapping[str, object] = {
+SECTIONS: Mapping[str, Callable[[Bench], Figures]] = {
     "step": step,
     "caption8": caption8,
     "caption32": caption32,

@@ -72,7 +72,9 @@ def fp8_linear(weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] |
 
     def products(x: Tensor) -> Tensor:
         narrow, unit = fp8_rows(x)
-        return torch._scaled_mm(narrow, turned, scale_a=unit, scale_b=turned_scale, out_dtype=x.dtype)
+        return torch._scaled_mm(
+            narrow, turned, scale_a=unit, scale_b=turned_scale, out_dtype=x.dtype, use_fast_accum=True
+        )
 
     return NarrowLinear(products, bias, multiplications=rows.numel(), weight_bytes=rows.nbytes)
 

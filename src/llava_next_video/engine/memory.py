@@ -108,10 +108,8 @@ def _peak_bytes(decoder: Decoder, vision: Vision, settings: EngineSettings) -> i
     device = decoder.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    tokens = min(settings.token_budget, decoder.context)
     hidden = torch.zeros(settings.token_budget, decoder.width, dtype=decoder.dtype, device=device)
-    positions = torch.arange(settings.token_budget, device=device) % tokens
-    decoder.logits(decoder.forward(hidden, positions, _no_attention)[: settings.max_requests])
+    decoder.logits(decoder.forward(hidden, None, _no_attention)[: settings.max_requests])
     del hidden
     of = vision.config.vision_config
     shape = (min(vision.tiles_at_once, settings.frame_budget), of.num_channels, of.image_size, of.image_size)

@@ -96,6 +96,7 @@ class CudaAttention:
         store_dtype = store_dtype or dtype
         _refuse(device, dtype, store_dtype, heads, key_value_heads)
         self.windows = list(windows)
+        self.heads = heads
         self.device = device
         shape = (len(self.windows), 2, pages + 1, key_value_heads, page_tokens, head_width)
         self.store = torch.empty(shape, dtype=store_dtype, device=device)

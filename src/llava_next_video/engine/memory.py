@@ -81,11 +81,14 @@ def refuse_too_large(model: Any, settings: EngineSettings) -> None:
     if device.type == "cuda":
         bytes_each = 4 if settings.dtype == "float32" else 2
         needed = estimate(model, settings, item_bytes=bytes_each)
-        needed.refuse_beyond(torch.cuda.mem_get_info(device)[0], device)
+        already_there = sum(one.nbytes for one in model.parameters() if one.device.type == "cuda")
+        needed.refuse_beyond(torch.cuda.mem_get_info(device)[0] + already_there, device)
 
 
 def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> int:
     """Memory for keys and values: what is asked for, or what is left beside the largest step.
+
+    It is never more than all requests could use at once.
 
     On a GPU the largest prompt step and the largest vision batch are run once, without attention, to see what
     they take.
@@ -99,7 +102,8 @@ def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> 
     free, total = torch.cuda.mem_get_info(decoder.device)
     peak = _peak_bytes(decoder, vision, settings)
     left = free - peak - settings.feature_bytes - total // _SPARE_SHARE
-    return max(left, 0)
+    most = settings.max_requests * decoder.context * decoder.page_bytes(1)
+    return max(min(left, most), 0)
 
 
 @torch.inference_mode()

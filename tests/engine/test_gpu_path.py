@@ -46,6 +46,7 @@ def questions() -> list[ModelInputs]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the GPU here, and are not interpreted")
 def test_interpreted_kernels_give_the_ids_of_generate(model: Any) -> None:
     engine = interpreted(model, SMALL)

@@ -24,14 +24,7 @@ class Tile:
     warps: int
 
 
-TILES = (
-    Tile(2, 1024, 4),
-    Tile(4, 1024, 4),
-    Tile(8, 512, 4),
-    Tile(4, 2048, 8),
-    Tile(16, 256, 4),
-    Tile(1, 2048, 4),
-)
+TILES = (Tile(4, 1024, 4), Tile(8, 512, 4), Tile(16, 256, 4), Tile(8, 1024, 8))
 """Those worth trying."""
 
 

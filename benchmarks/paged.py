@@ -129,8 +129,8 @@ def measured(
 
 
 def candidates(launch: Launch) -> list[Launch]:
-    unit = launch.programs // 4  # multiprocessors
-    grid = itertools.product((2, 4, 8, 16), ((32, 4), (64, 4), (64, 8), (128, 8)), (2, 3, 4))
+    unit = launch.programs // 16  # multiprocessors
+    grid = itertools.product((4, 8, 16), ((32, 4), (64, 4), (64, 8), (128, 8)), (2, 3, 4))
     return [launch] + [
         replace(launch, programs=many * unit, tokens=tokens, warps=warps, stages=stages)
         for many, (tokens, warps), stages in grid

@@ -5,7 +5,7 @@ The kernels run on the GPU where there is one; otherwise Triton interprets them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,8 +81,16 @@ class Play:
         """Some tokens of a request."""
         return Chunk(request=self.stories[number].request, start=start, count=count)
 
-    def step(self, counts: dict[int, int], padded: int | None = None) -> float:
-        """So many tokens of each request; gives how far the result is from the reference at most."""
+    def step(
+        self,
+        counts: dict[int, int],
+        padded: int | None = None,
+        run: Callable[[Tensor], Tensor] | None = None,
+    ) -> float:
+        """So many tokens of each request; gives how far the result is from the reference at most.
+
+        `run` attends instead, given the heads of queries, keys and values side by side.
+        """
         chunks = [self.chunk(number, len(self.stories[number].keys), n) for number, n in counts.items()]
         total = sum(counts.values())
         both = self.key_value_heads * 2
@@ -102,9 +110,13 @@ class Play:
                 wanted.append(self._reference(story, heads[at, : self.heads].double()))
             row += count
         self.attention.begin(chunks, padded)
-        out = self.attention.attend(0, given[:, : self.heads], given[:, self.heads :])
+        out = (run or self.attend)(given)
         assert out.isfinite().all()
         return float((out[:total].cpu().double() - torch.stack(wanted)).abs().max())
+
+    def attend(self, given: Tensor) -> Tensor:
+        """Attention of the first layer, given the heads of queries, keys and values side by side."""
+        return self.attention.attend(0, given[:, : self.heads], given[:, self.heads :])
 
     def _reference(self, story: Story, query: Tensor) -> Tensor:
         begin = 0 if self.window is None else max(0, len(story.keys) - self.window)
@@ -124,10 +136,10 @@ def play(
     window: int | None = None,
     pages: int = 64,
     halves: bool = False,
-    programs: int = 8,
+    programs: int | None = 8,
     **options: Any,
 ) -> Play:
-    """An empty stage with one layer, whose kernels read little at once."""
+    """An empty stage with one layer, whose kernels read little at once unless `programs` is None."""
     from llava_next_video.engine.attention_cuda import CudaAttention
     from llava_next_video.engine.kernels.paged import Launch
 
@@ -137,11 +149,18 @@ def play(
         key_value_heads=key_value_heads,
         head_width=width,
         pages=pages,
-        page_tokens=PAGE,
         dtype=dtype,
         share=True,
         device=DEVICE,
-        **{"tokens": 128, "requests": 8, "context": 32 * PAGE, "shared_from": 4 * PAGE, **options},
+        **{
+            "page_tokens": PAGE,
+            "tokens": 128,
+            "requests": 8,
+            "context": 32 * PAGE,
+            "shared_from": 4 * PAGE,
+            **options,
+        },
     )
-    attention.launch = Launch(programs=programs, tokens=16)
+    if programs is not None:
+        attention.launch = Launch(programs=programs, tokens=16)
     return Play(attention, heads, key_value_heads, width, dtype, window, halves)

@@ -37,30 +37,31 @@ class WideLinear:
         self.weight = weight.contiguous()
         self.multiplications, self.weight_bytes = weight.numel(), weight.nbytes
         self.bias = bias
-        self.alone = fastest_alone(self.weight) if bias is None else None
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
         """The product for each row."""
-        if len(x) == 1 and self.alone is not None:
-            return self.alone(x)
-        return F.linear(x, self.weight, self.bias)
+        alone = self._alone(x)
+        return F.linear(x, self.weight, self.bias) if alone is None else alone(x)
 
     def after_norm(
         self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
-        if len(x) == 1 and self.alone is not None:
-            return self.alone(x, norm=weight, epsilon=epsilon)
-        return self(normed(x, weight, epsilon))
+        alone = self._alone(x)
+        return self(normed(x, weight, epsilon)) if alone is None else alone(x, norm=weight, epsilon=epsilon)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
         """`sum` with the product of each row added."""
-        if len(x) == 1 and self.alone is not None:
-            return self.alone(x, onto=sum)
+        alone = self._alone(x)
+        if alone is not None:
+            return alone(x, onto=sum)
         sum.addmm_(x, self.weight.t())
         return sum if self.bias is None else sum.add_(self.bias)
+
+    def _alone(self, x: Tensor) -> Callable[..., Tensor] | None:
+        return fastest_alone(self.weight) if len(x) == 1 and self.bias is None else None
 
 
 _TILE_OF: dict[tuple[torch.Size, torch.dtype, torch.device], Any] = {}

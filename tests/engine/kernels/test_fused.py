@@ -92,5 +92,5 @@ def test_attention_can_turn_queries_and_keys_on_their_way(dtype: torch.dtype) ->
         turn(turned[:, :8], plain.attention.positions[:count], flat)
         wanted = plain.attention.attend(0, turned[:, :7], turned[:, 7:])
         found = turning.attention.attend(0, heads[:, :7], heads[:, 7:], flat)
-        assert torch.equal(heads, turned)
-        assert torch.equal(found, wanted)
+        assert far(heads, turned) < TOLERANCE[dtype]
+        assert far(found, wanted) < TOLERANCE[dtype]

@@ -17,9 +17,13 @@ SHAPES = [
         for width in (64, 80, 128)
     ),
     *(
-        pytest.param(*shape, dtype, marks=pytest.mark.gpu)
-        for shape in ((2, 2, 128), (8, 2, 80), (14, 2, 64))
-        for dtype in (torch.float16, torch.bfloat16)  # which is not interpreted
+        pytest.param(*shape, marks=pytest.mark.gpu)
+        for shape in (
+            (2, 2, 128, torch.bfloat16),  # which is not interpreted
+            (2, 2, 64, torch.float16),
+            (8, 2, 80, torch.float16),
+            (14, 2, 128, torch.bfloat16),
+        )
     ),
 ]
 """Query heads, heads of keys, width of a head: groups of 1, 4 and 7."""
@@ -51,8 +55,8 @@ def test_numbers_that_8_bits_hold_lose_nothing() -> None:
 @pytest.mark.gpu  # interpreted, a number that is rounded up to a power of two becomes half of it
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_keys_and_values_in_8_bits_lose_a_few_hundredths(dtype: torch.dtype) -> None:
-    # A number loses 1/28 of the largest of its head at most, which is about 3 here.
-    assert ragged(8, 2, 128, dtype, store_dtype=torch.float8_e4m3fn) < 0.15
+    # A number loses 1/28 of the largest of its head at most, which is 3 to 4 here, and of keys as much.
+    assert ragged(8, 2, 128, dtype, store_dtype=torch.float8_e4m3fn) < 0.2
 
 
 @pytest.mark.gpu
@@ -72,7 +76,7 @@ def test_a_recorded_step_serves_the_next_ones(narrow: bool) -> None:
     )
     for number in range(3):
         stage.enter(range(number, 63, 3))
-    tolerance = 0.15 if narrow else TOLERANCE[torch.bfloat16]
+    tolerance = 0.2 if narrow else TOLERANCE[torch.bfloat16]
     assert stage.step({0: 310, 1: 90, 2: 5}) < tolerance
     assert stage.step({0: 1, 1: 1, 2: 1}, padded=4) < tolerance
     key = stage.attention.graph_key
@@ -130,20 +134,20 @@ def test_a_window_hides_what_lies_before_it(counts: dict[int, int]) -> None:
 
 
 LONG = [
-    (torch.float32, False),
-    pytest.param(torch.float16, False, marks=pytest.mark.gpu),
-    pytest.param(torch.bfloat16, True, marks=pytest.mark.gpu),
+    (torch.float32, None, False),
+    (torch.float32, 11, False),
+    pytest.param(torch.float16, 11, False, marks=pytest.mark.gpu),
+    pytest.param(torch.bfloat16, None, True, marks=pytest.mark.gpu),
 ]
 
 
-@pytest.mark.parametrize(("dtype", "narrow"), LONG)
-@pytest.mark.parametrize("window", [None, 11])
-def test_long_chunks_stand_beside_short_ones(dtype: torch.dtype, narrow: bool, window: int | None) -> None:
+@pytest.mark.parametrize(("dtype", "window", "narrow"), LONG)
+def test_long_chunks_stand_beside_short_ones(dtype: torch.dtype, window: int | None, narrow: bool) -> None:
     store = torch.float8_e4m3fn if narrow else None
     stage = play(dtype=dtype, window=window, heads=4, key_value_heads=2, long_from=9, store_dtype=store)
     for number in range(5):
         stage.enter(range(number * 8, number * 8 + 8))
-    tolerance = 0.15 if narrow else TOLERANCE[dtype]
+    tolerance = 0.2 if narrow else TOLERANCE[dtype]
     assert stage.step({0: 12, 1: 10}) < tolerance  # long, with nothing before
     # A token, a long chunk behind another, a short one between two long ones, a short one at the end.
     assert stage.step({0: 1, 1: 9, 2: 2, 3: 11, 4: 3}) < tolerance

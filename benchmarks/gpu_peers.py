@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,51 +84,86 @@ def generated(bench: Bench, model: Any, batch: int, new_tokens: int) -> float:
 
 
 def exact(bench: Bench) -> Figures:
-    """The tiny checkpoint on fresh scenes of the toy world, against the reference in float32 on the CPU."""
+    """The tiny checkpoint on fresh scenes of the toy world, against the reference in float32.
+
+    For each precision: how often the engine takes the token that the reference would take after the same
+    tokens, and how far its log-probabilities are off. `reference_bfloat16` is the same for the reference
+    itself in that precision: what rounding alone does.
+    """
     from llava_next_video.assistant import VideoAssistant
+
+    device = str(bench.device)
+    exact_one = VideoAssistant.load(device=device, reference=True, dtype="float32")
+    prompts = toy_prompts(exact_one, 2 if bench.device.type == "cpu" else 8 if bench.smoke else 24)
+    judge: Any = exact_one.network
+    figures: Figures = {"prompts": len(prompts), "target_greedy_agreement": 0.99}
+    precisions = ["bfloat16", "float32"] if bench.device.type == "cpu" else ["bfloat16", "float16", "float32"]
+    for dtype in (
+        ("float32", "bfloat16") if bench.device.type == "cpu" else ("bfloat16", "float16", "float32")
+    ):
+        engine: Any = VideoAssistant.load(device=device, dtype=dtype, kv_bytes=1 << 30).network
+        assert isinstance(engine, Engine)
+        answers = engine.generate(prompts, SamplingOptions(max_new_tokens=48))
+        reported = reported_logprobs(engine, prompts)
+        figures[dtype] = compared(judge.model, prompts, answers, reported)
+        bench.tell(f"{dtype}: {figures[dtype]}")
+        del engine
+        bench.free()
+    rounded: Any = VideoAssistant.load(device=device, reference=True, dtype="bfloat16").network
+    agreed = total = 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        both = [logits_after(one, prompt, answer).argmax(dim=-1) for one in (judge.model, rounded.model)]
+        agreed += int((both[0] == both[1]).sum())
+        total += len(both[0])
+    figures["reference_bfloat16"] = {"greedy_agreement": agreed / total}
+    return figures
+
+
+def toy_prompts(assistant: Any, scenes: int) -> list[ModelInputs]:
+    """Questions with long answers about clips of the toy world."""
     from llava_next_video.assistant.reading import Reader
     from llava_next_video.size import Size
     from llava_next_video.world import Film, ask, random_scene
     from llava_next_video.world.write import frames_of
 
-    fast = VideoAssistant.load(device=str(bench.device))
-    slow = VideoAssistant.load(device="cpu", reference=True)
-    reader = Reader(processor=fast.processor, limits=fast.limits, frames=8)
-    prompts = []
+    reader = Reader(processor=assistant.processor, limits=assistant.limits, frames=8)
     times = tuple(index / 15 for index in range(16))
-    for seed in range(2 if bench.device.type == "cpu" else 8 if bench.smoke else 32):
+    prompts = []
+    for seed in range(scenes):
         rng = random.Random(f"gpu {seed}")
         scene = random_scene(rng)
         frames = frames_of(scene, Film(size=Size(96, 128), times=times))
         longest = sorted(ask(scene, rng), key=lambda question: -len(question.answer))[:4]
         prompts += [reader.asked(frames, question.text).inputs for question in longest]
-    engine: Any = fast.network
-    assert isinstance(engine, Engine)
-    answers = engine.generate(prompts, SamplingOptions(max_new_tokens=48))
-    reference: Any = slow.network
-    forbidden = [reference.model.config.image_token_index, reference.model.config.video_token_index]
-    reported = reported_logprobs(engine, prompts)
-    agreed = total = 0
-    worst, squares, count = 0.0, 0.0, 0
+    return prompts
+
+
+def compared(
+    judge: Any,
+    prompts: Sequence[ModelInputs],
+    answers: Sequence[Answer],
+    reported: Sequence[Sequence[TokenLogprob]],
+) -> Figures:
+    """Agreement of answers with a reference, and the errors of their log-probabilities."""
+    agreed = total = count = 0
+    worst, squares = 0.0, 0.0
     for prompt, answer, told in zip(prompts, answers, reported, strict=True):
-        wanted = logits_after(reference.model, prompt, answer, forbidden)
+        wanted = logits_after(judge, prompt, answer)
         chosen = wanted.argmax(dim=-1).tolist()
         agreed += sum(a == b for a, b in zip(chosen, answer.ids, strict=False))
         total += len(answer.ids)
-        exact_logprobs = torch.log_softmax(wanted, dim=-1)
+        exact_logprobs = torch.log_softmax(wanted, dim=-1).cpu()
         for place, (mine, id) in enumerate(zip(told, answer.ids, strict=False)):
             if mine.id != id:
                 break
             error = abs(mine.logprob - float(exact_logprobs[place, id]))
             worst, squares, count = max(worst, error), squares + error * error, count + 1
     return {
-        "prompts": len(prompts),
         "tokens": total,
         "greedy_agreement": agreed / max(total, 1),
         "logprobs_compared": count,
         "largest_logprob_error": worst,
         "rms_logprob_error": (squares / max(count, 1)) ** 0.5,
-        "target_greedy_agreement": 0.99,
     }
 
 
@@ -144,11 +179,16 @@ def reported_logprobs(engine: Engine, prompts: list[ModelInputs]) -> list[list[T
 
 
 @torch.inference_mode()
-def logits_after(model: Any, prompt: ModelInputs, answer: Answer, forbidden: list[int]) -> torch.Tensor:
-    """Logits from which the reference would choose each token of an answer, after the tokens before it."""
+def logits_after(model: Any, prompt: ModelInputs, answer: Answer) -> torch.Tensor:
+    """Logits from which a reference would choose each token of an answer, after the tokens before it."""
     longer = ModelInputs(ids=prompt.ids + answer.ids, media=prompt.media)
-    logits = model(**padded_batch([longer], pad_token_id=0)).logits[0, len(prompt.ids) - 1 :].float()
-    logits[:, forbidden] = -torch.inf
+    batch: dict[str, Any] = {}
+    for name, value in padded_batch([longer], pad_token_id=0).items():
+        batch[name] = (
+            [one.to(model.device) for one in value] if isinstance(value, list) else value.to(model.device)
+        )
+    logits = model(**batch).logits[0, len(prompt.ids) - 1 :].float()
+    logits[:, [model.config.image_token_index, model.config.video_token_index]] = -torch.inf
     return logits
 
 

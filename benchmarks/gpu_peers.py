@@ -98,9 +98,7 @@ def exact(bench: Bench) -> Figures:
     judge: Any = exact_one.network
     figures: Figures = {"prompts": len(prompts), "target_greedy_agreement": 0.99}
     precisions = ["bfloat16", "float32"] if bench.device.type == "cpu" else ["bfloat16", "float16", "float32"]
-    for dtype in (
-        ("float32", "bfloat16") if bench.device.type == "cpu" else ("bfloat16", "float16", "float32")
-    ):
+    for dtype in precisions:
         engine: Any = VideoAssistant.load(device=device, dtype=dtype, kv_bytes=1 << 30).network
         assert isinstance(engine, Engine)
         answers = engine.generate(prompts, SamplingOptions(max_new_tokens=48))

@@ -29,7 +29,7 @@ def main(checkpoint: Path, meeting: Path, rank: int, ids: list[int]) -> None:
             do_sample=False,
             max_new_tokens=12,
         )
-    print(json.dumps({"ids": out[0].tolist(), "share": mine / whole}))
+    sys.stdout.write(json.dumps({"ids": out[0].tolist(), "share": mine / whole}))
     dist.destroy_process_group()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel.style import ParallelStyle
 
 from llava_next_video.errors import ConfigError
 
@@ -29,7 +30,8 @@ def split_text(model: Any, mesh: DeviceMesh) -> None:
     Source: Megatron-LM (Shoeybi et al. 2019), section 3; torch, `torch.distributed.tensor.parallel`.
     """
     refuse_uneven(model.config.text_config, mesh.size())
-    plan = {name: ColwiseParallel() for name in _BY_OUTPUT} | {name: RowwiseParallel() for name in _BY_INPUT}
+    plan: dict[str, ParallelStyle] = {name: ColwiseParallel() for name in _BY_OUTPUT}
+    plan |= {name: RowwiseParallel() for name in _BY_INPUT}
     for layer in model.model.language_model.layers:
         parallelize_module(layer, mesh, plan)
 

@@ -13,7 +13,7 @@ PROGRAM = """
 import re
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from llava_next_video.engine.kernels import fused, paged, store
+from llava_next_video.engine.kernels import fused, one_row, paged, store
 
 STRIDES = ("behind", "scales_behind", "query_stride", "stride", "half")  # multiples of 16
 
@@ -62,6 +62,12 @@ lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"ADDED": True, "WID
 lines(fused._turn_kernel, floats | {"positions": "*i64", "turns": "*fp32"},
       {"HEADS": 64, "BLOCK": 64, "WIDTH": 80, "HALF": 64})
 lines(fused._silu_kernel, floats, {"BLOCK": 1024})
+row = {name: "*bf16" for name in ("x", "weight", "norm", "out")} | {"epsilon": "fp32"}
+for tile in one_row.TILES:
+    for width, padded in ((4096, 4096), (11008, 16384)):
+        code = lines(one_row._one_row_kernel, row, {"WIDTH": width, "PADDED": padded, "NORMED": width == 4096,
+                     "ADDED": width != 4096, "ROWS": tile.rows, "AT_ONCE": tile.width}, num_warps=tile.warps)
+        assert re.search(r"ld\\.global\\S*v4", code), "weights are not read 16 bytes at once"
 """
 
 

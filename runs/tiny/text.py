@@ -14,7 +14,7 @@ VOCABULARY, END, UNKNOWN = 768, 2, -100
 # How eagerly a family is taken when not all questions fit: what is learnt late is asked often.
 EAGERNESS = {
     "choice": 2.0, "count": 0.8, "existence": 0.9, "shape": 0.35, "colour": 1.2, "yes or no": 0.9,
-    "caption": 0.9, "detailed caption": 0.35, "action": 0.9, "direction": 1.5, "position": 0.9,
+    "caption": 1.6, "detailed caption": 0.8, "action": 0.9, "direction": 1.5, "position": 0.9,
     "order": 2.5, "who": 1.6, "place": 2.0, "size": 2.5, "pattern": 1.5,
 }  # fmt: skip
 SCARCE = ("choice", "size")

@@ -13,7 +13,7 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +87,9 @@ class Run:
         self.given, self.device = given, torch.device(given.device)
         self.words = Words(make_tokenizer())
         self.head = torch.tensor(self.words.head, device=self.device)
-        self.makers = Makers(MIXES, [ROOM] * len(MIXES), given.workers, given.seed)
+        late = {"things": tuple(given.things), "unequal": given.unequal}
+        self.mixes = [*MIXES[:2], *(replace(mix, **late) for mix in MIXES[2:])]
+        self.makers = Makers(self.mixes, [ROOM] * len(MIXES), given.workers, given.seed)
         networks = []
         for seed in range(given.seed, given.seed + given.seeds):
             network = make_network(self.words.tokenizer, seed)
@@ -128,6 +130,7 @@ class Run:
                 made = " ".join(str(pool.made) for pool in self.pools)
                 where = f"{stage} {done:.2f} {spent:.0f}s step {clock.steps}"
                 print(f"{where} loss {losses} | {each} | made {made}", flush=True)
+                self.save()
         self.log.append({"stage": stage, "steps": clock.steps, "seconds": time.monotonic() - begun})
         self.save()
 
@@ -219,6 +222,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="clips a step and seed")
     parser.add_argument(
         "--frames", type=int, default=320, help="single frames a step and seed, for the tower"
+    )
+    parser.add_argument("--things", type=float, nargs=4, default=MIXES[2].things, help="weights of 0 1 2 3, late")
+    parser.add_argument(
+        "--unequal", type=float, default=MIXES[2].unequal, help="share of unlike sizes, late"
     )
     parser.add_argument("--capacity", type=int, default=300_000, help="scenes that each pool keeps")
     parser.add_argument("--workers", type=int, default=12, help="processes that invent scenes")

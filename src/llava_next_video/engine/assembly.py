@@ -1,0 +1,74 @@
+"""The parts of an engine put together for a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from llava_next_video.engine.attention_cpu import CpuAttention
+from llava_next_video.engine.build import Parts
+from llava_next_video.engine.graphs import DecodeGraphs, Replay, graph_sizes
+from llava_next_video.engine.runner import Runner
+
+
+def assembled(parts: Parts, *, pages: int) -> Runner:
+    """What runs the steps, over so many pages of keys and values.
+
+    Raises:
+        ConfigError: The device needs a package that is missing.
+    """
+    return _on_cpu(parts, pages) if parts.decoder.device.type == "cpu" else on_gpu(parts, pages=pages)
+
+
+def on_gpu(
+    parts: Parts, *, pages: int, record: Callable[[Callable[[], Tensor]], Replay] | None = None
+) -> Runner:
+    """The runner of a GPU; on a CPU, in tests, Triton interprets its kernels and `record` stands for graphs.
+
+    Raises:
+        ConfigError: Triton is missing, or its kernels cannot compute this network.
+    """
+    from llava_next_video.engine.attention_cuda import CudaAttention  # needs Triton, which a CPU has not
+
+    decoder, settings = parts.decoder, parts.settings
+    most = graph_sizes(settings.max_requests)[-1]
+    attention = CudaAttention(
+        windows=decoder.windows,
+        heads=decoder.heads,
+        key_value_heads=decoder.key_value_heads,
+        head_width=decoder.head_width,
+        pages=pages,
+        page_tokens=settings.page_tokens,
+        dtype=decoder.dtype,
+        share=settings.share_prefixes,
+        device=decoder.device,
+        tokens=max(settings.token_budget, most),
+        requests=settings.max_requests,
+        context=decoder.context,
+    )
+    turning = partial(attention.attend, turns=decoder.turns)
+
+    def compute(ids: Tensor) -> Tensor:
+        return decoder.logits(decoder.forward(decoder.embed(ids), None, turning))
+
+    graphs = None
+    if settings.graphs:
+        graphs = DecodeGraphs(compute, attention, most=most, device=decoder.device, record=record)
+    return Runner(decoder, attention, parts.sampler, parts.batched, turning=turning, graphs=graphs)
+
+
+def _on_cpu(parts: Parts, pages: int) -> Runner:
+    decoder, settings = parts.decoder, parts.settings
+    attention = CpuAttention(
+        windows=decoder.windows,
+        heads=decoder.heads,
+        key_value_heads=decoder.key_value_heads,
+        head_width=decoder.head_width,
+        pages=pages,
+        page_tokens=settings.page_tokens,
+        dtype=decoder.dtype,
+        share=settings.share_prefixes,
+    )
+    return Runner(decoder, attention, parts.sampler, parts.batched)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llava_next_video.long_video import RopeScaling
 from llava_next_video.size import Size
 
 MediumKind = Literal["image", "video"]
@@ -48,10 +49,14 @@ class Medium:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInputs:
-    """One prompt: its ids with placeholders already repeated, and its media in order of appearance."""
+    """One prompt: its ids with placeholders already repeated, and its media in order of appearance.
+
+    `rope` says how its positions are stretched; None: as the checkpoint says.
+    """
 
     ids: tuple[int, ...]
     media: tuple[Medium, ...] = ()
+    rope: RopeScaling | None = None
 
     @property
     def visual_tokens(self) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from llava_next_video.engine.decoder import Decoder, longest_context
+from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.linear import chosen_dtype
+from llava_next_video.engine.rope import longest_context
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.settings import EngineSettings
 from llava_next_video.engine.vision import Vision
@@ -61,6 +62,7 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
             model.lm_head,
             weights=weights,
             context=settings.context or longest,
+            scalings=settings.max_requests,
             dtype=dtype,
             quantize=settings.quantize,
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from llava_next_video.engine.linear import Product, linear
+from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import ConfigError
@@ -56,6 +57,7 @@ class Decoder:
         *,
         weights: Weights,
         context: int,
+        scalings: int,
         dtype: torch.dtype,
         quantize: Quantize,
     ) -> None:
@@ -76,7 +78,7 @@ class Decoder:
         self.vocabulary = head.weight.shape[0]
         self.dtype = dtype
         self.context = context
-        self.rope = rope_table(text.rotary_emb, context, self.head_width)
+        self.rope = Rope(text.rotary_emb, config, head_width=self.head_width, scalings=scalings)
         self.activation = F.silu if config.hidden_act == "silu" else ACT2FN[config.hidden_act]
         for module in (text.embed_tokens, head, text.norm):
             weights.bring(module)
@@ -126,6 +128,7 @@ class Decoder:
         self,
         hidden: Float[Tensor, "tokens width"],
         positions: Int[Tensor, " tokens"],
+        ropes: Int[Tensor, " tokens"],
         attend: Attend,
         wanted: Int[Tensor, " wanted"] | None = None,
     ) -> Float[Tensor, "rows width"]:
@@ -134,10 +137,11 @@ class Decoder:
         Args:
             hidden: Embeddings of the packed tokens.
             positions: Where each stands in its request.
+            ropes: How the positions of its request are scaled: a row of `rope`.
             attend: Keys and values in, attention out.
             wanted: The rows to give; None: all. The others end with the keys and values of the last layer.
         """
-        turns = self.rope.index_select(0, positions)[:, None]
+        turns = self.rope.turns(positions, ropes)[:, None]
         tokens, last = hidden.shape[0], len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             heads = layer.query_key_value.after_norm(hidden, layer.norm_before_attention, self.epsilon)
@@ -175,29 +179,6 @@ def interleaved(rows: Float[Tensor, "out *width"], head_width: int) -> Float[Ten
     """
     halves = rows.reshape(-1, 2, head_width // 2, *rows.shape[1:])
     return halves.transpose(1, 2).flatten(0, 2)
-
-
-def longest_context(rotary: Any, context: int) -> int:
-    """How many of `context` positions have one turn each, whatever the length of the request.
-
-    The frequencies of dynamic and longrope change beyond the trained length, which pages cannot follow.
-    """
-    if rotary.rope_type == "dynamic":
-        return min(context, int(rotary.original_max_seq_len))
-    if rotary.rope_type == "longrope":
-        return min(context, int(rotary.config.rope_parameters["original_max_position_embeddings"]))
-    return context
-
-
-def rope_table(rotary: Any, context: int, head_width: int) -> Complex[Tensor, "context half"]:
-    """The turn of each position, from the frequencies that the reference computed for its type of rope."""
-    frequencies = rotary.inv_freq.detach().float()
-    if len(frequencies) * 2 != head_width:
-        raise ConfigError(
-            f"rope turns {2 * len(frequencies)} of {head_width} features of a head; all were expected"
-        )
-    angles = torch.arange(context, device=frequencies.device).float()[:, None] * frequencies
-    return torch.polar(torch.full_like(angles, float(rotary.attention_scaling)), angles)
 
 
 def _windows(config: Any) -> list[int | None]:

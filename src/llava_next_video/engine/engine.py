@@ -66,7 +66,9 @@ class Engine:
         self.runner = Runner(decoder, attention, parts.sampler)
         config = vision.config
         self._door = Door(
+            config=config,
             context=decoder.context,
+            most=settings.context,
             room=self.pages.count * settings.page_tokens,
             vocabulary=decoder.vocabulary,
             placeholders={"image": config.image_token_index, "video": config.video_token_index},
@@ -149,11 +151,12 @@ class Engine:
 
         Raises:
             CapacityError: it can never fit, or too many wait already.
+            ConfigError: its positions cannot be scaled as it asks.
             PromptError: ids and media do not agree.
             SamplingError: an option names an id that the model does not have.
         """
         options = options or SamplingOptions()
-        self._door.refuse(inputs, options)
+        rope = self._door.admit(inputs, options)
         if len(self.scheduler.waiting) + len(self._inbox) + options.n > self.settings.max_waiting:
             raise CapacityError(
                 f"{len(self.scheduler.waiting) + len(self._inbox)} requests wait, and at most "
@@ -164,7 +167,16 @@ class Engine:
         ends = frozenset(options.stop_token_ids) | (frozenset() if options.ignore_eos else self._end_ids)
         self._known[number] = options.n
         self._inbox.extend(
-            Request.of(inputs, options, id=number, index=index, end_ids=ends, deadline_s=deadline, salt=salt)
+            Request.of(
+                inputs,
+                options,
+                id=number,
+                index=index,
+                end_ids=ends,
+                deadline_s=deadline,
+                salt=salt,
+                rope=rope,
+            )
             for index in range(options.n)
         )
         return number

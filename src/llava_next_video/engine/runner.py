@@ -36,13 +36,16 @@ class Runner:
         """Computes the chunks; gives the chosen token where a chunk reaches the end of its request."""
         self.attention.begin(chunks)
         positions = torch.cat([torch.arange(chunk.start, chunk.start + chunk.count) for chunk in chunks])
+        rows = self.decoder.rope.rows([chunk.request.rope for chunk in chunks])
+        ropes = torch.tensor(rows).repeat_interleave(torch.tensor([chunk.count for chunk in chunks]))
         ends, row = [], 0
         for chunk in chunks:
             row += chunk.count
             if chunk.samples:
                 ends.append(row - 1)
         wanted = None if len(ends) == row else torch.tensor(ends, dtype=torch.long)
-        hidden = self.decoder.forward(self._embedded(chunks), positions, self.attention.attend, wanted)
+        embedded = self._embedded(chunks)
+        hidden = self.decoder.forward(embedded, positions, ropes, self.attention.attend, wanted)
         if not ends:
             return [None] * len(chunks)
         requests = [chunk.request for chunk in chunks if chunk.samples]

@@ -15,6 +15,8 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from transformers.generation import BaseStreamer
 
 from llava_next_video.inputs import ModelInputs, padded_batch
+from llava_next_video.long_video import RopeScaling
+from llava_next_video.model.rope import rope_scaled
 
 
 class _Queue(BaseStreamer):
@@ -44,13 +46,18 @@ class _Left(StoppingCriteria):
 
 
 def answer_ids(
-    model: PreTrainedModel, inputs: ModelInputs, config: GenerationConfig, *, seed: int | None = None
+    model: PreTrainedModel,
+    inputs: ModelInputs,
+    config: GenerationConfig,
+    *,
+    seed: int | None = None,
+    rope: RopeScaling | None = None,
 ) -> Generator[int]:
     """The ids of one answer as `model.generate` chooses them, end token included.
 
     `generate` runs in a thread of its own; closing the iterator ends it after the token it is at. Errors of
     `generate` are raised here. With a `seed`, sampling is repeatable as long as nothing else draws from
-    torch's default generator meanwhile.
+    torch's default generator meanwhile. `rope` is how the positions are scaled; None: as the model does.
     """
     stream, left = _Queue(), _Left()
 
@@ -58,12 +65,13 @@ def answer_ids(
         try:
             if seed is not None:
                 torch.manual_seed(seed)
-            model.generate(
-                **_on(model, inputs, config),
-                generation_config=config,
-                streamer=stream,
-                stopping_criteria=StoppingCriteriaList([left]),
-            )
+            with rope_scaled(model, rope):
+                model.generate(
+                    **_on(model, inputs, config),
+                    generation_config=config,
+                    streamer=stream,
+                    stopping_criteria=StoppingCriteriaList([left]),
+                )
             stream.items.put(None)
         except BaseException as error:
             stream.items.put(error)

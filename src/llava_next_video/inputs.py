@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llava_next_video.long_video import RopeScaling
+from llava_next_video.long_video import ClipLayout, RopeScaling
 from llava_next_video.size import Size
 
 MediumKind = Literal["image", "video"]
@@ -31,6 +31,8 @@ class Medium:
         key: Content hash of the source bytes, the sampling and the processor settings (32 bytes). Two media
             with equal keys have equal visual features.
         size: Pixels of the original picture, which decide the packing of its tiles; None for a video.
+        layout: How the frames of a clip become tokens, where that is not as the checkpoint says; part of what
+            `key` stands for.
         pixels: The normalised pixels, or a function that makes (or waits for) them. It is not called
             when the features of `key` are cached.
     """
@@ -41,6 +43,7 @@ class Medium:
     key: bytes
     size: Size | None
     pixels: Float[Tensor, "tiles channels height width"] | Callable[[], Tensor]
+    layout: ClipLayout | None = None
 
     def load(self) -> Float[Tensor, "tiles channels height width"]:
         """The pixels, made now if they were only promised."""

@@ -1,6 +1,6 @@
 """What a question may choose, so that a long clip fits.
 
-Plain records: `model` and `engine` turn positions by them, `geometry` counts by them.
+Plain records: `model` and `engine` turn positions by them, `geometry` counts visual tokens by them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from llava_next_video.errors import ConfigError
 
 RopeKind = Literal["linear", "dynamic", "yarn"]
+NewlineMode = Literal["no_token", "one_token", "frame", "grid"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +59,48 @@ def read_rope(wish: object) -> RopeScaling | None:
     if isinstance(wish, int | float) and not isinstance(wish, bool):
         return RopeScaling(factor=float(wish))
     raise ConfigError(f"rope is {wish!r}; expected a factor such as 2.0, 'auto', a RopeScaling, or None")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowFast:
+    """Every `every`-th frame, from the first on, is pooled by `stride`, the frames between by twice that.
+
+    Attributes:
+        every: At least 2; the original has 10.
+        stride: Of the slow frames; None: the checkpoint's.
+
+    Raises:
+        ConfigError: Either is out of range.
+
+    Source: LLaVA-NeXT, `llava/model/llava_arch.py`, `add_faster_video` and `faster_token_stride`.
+    """
+
+    every: int = 10
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 2:
+            raise ConfigError(f"slow-fast with every={self.every} leaves no fast frames; give 2 or more")
+        if self.stride is not None and self.stride < 1:
+            raise ConfigError(f"slow-fast has stride {self.stride}; slow frames are pooled by 1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipLayout:
+    """How the frames of a clip become visual tokens, in place of what the checkpoint does.
+
+    Attributes:
+        slow_fast: Fewer tokens for most frames; None: as the checkpoint does.
+        newline: Where newline tokens stand: `no_token`, `one_token` (at the very end), `frame` (after each)
+            or `grid` (after each row of each); None: as the checkpoint does.
+
+    Raises:
+        ConfigError: An unknown newline mode.
+    """
+
+    slow_fast: SlowFast | None = None
+    newline: NewlineMode | None = None
+
+    def __post_init__(self) -> None:
+        if self.newline is not None and self.newline not in get_args(NewlineMode):
+            raise ConfigError(f"unknown newline {self.newline!r}; known: {', '.join(get_args(NewlineMode))}")

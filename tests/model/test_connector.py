@@ -132,7 +132,7 @@ def test_newlines_stand_where_a_slow_loop_puts_them(mode):
         for count in counts
     ]
     features, newline = torch.randn(6, 12, 5), torch.randn(5)
-    found = lay_out_clips(features, layouts, newline)
+    found = lay_out_clips(features.flatten(0, 1), layouts, newline)
     expected = clips_slowly(features, counts, Size(3, 4), mode, newline)
     for clip, slow, layout in zip(found, expected, layouts, strict=True):
         assert torch.equal(clip, slow)

@@ -17,9 +17,9 @@ from llava_next_video.geometry import (
     PoolMode,
     VideoLayout,
     image_layout,
-    pooled,
     video_layout,
 )
+from llava_next_video.long_video import ClipLayout, SlowFast
 from llava_next_video.model.context import warn_of_stray_rope_keys
 from llava_next_video.size import Size
 
@@ -39,6 +39,8 @@ class LlavaNextVideoConfig(HubConfig):
         spatial_pool_out_channels: Width after `conv` pooling; the width of the vision tower by default.
         video_newline: Where `image_newline` stands in a clip: `no_token` (April 2024), `one_token`, `frame`
             or `grid` (LLaVA-Video). The key `video_newline_mode` is read too.
+        add_faster_video: Slow-fast clips, each frame of which a learned `faster_token` ends.
+        faster_token_stride: Which frames of these are slow: each so-many-th, from the first on.
         pool_before_projector: Pool frames, then project them (April 2024), or the other way round
             (LLaVA-NeXT since July 2024). The projector bends, so the two differ.
         vision_chunk: Tiles and frames that pass the vision tower at once, which bounds its memory.
@@ -50,6 +52,8 @@ class LlavaNextVideoConfig(HubConfig):
     spatial_pool_out_channels: int | None = None
     ignore_index: int = -100
     video_newline: NewlineMode = "no_token"
+    add_faster_video: bool = False
+    faster_token_stride: int = 10
     pool_before_projector: bool = True
     vision_chunk: int = 32
 
@@ -70,6 +74,8 @@ class LlavaNextVideoConfig(HubConfig):
         *,
         spatial_pool_out_channels: int | None = None,
         video_newline: str | None = None,
+        add_faster_video: bool = False,
+        faster_token_stride: int = 10,
         pool_before_projector: bool = True,
         vision_chunk: int = 32,
         **kwargs: Any,
@@ -93,6 +99,8 @@ class LlavaNextVideoConfig(HubConfig):
                 ignore_index=ignore_index,
                 spatial_pool_out_channels=spatial_pool_out_channels,
                 video_newline=video_newline or spelled_otherwise or "no_token",
+                add_faster_video=add_faster_video,
+                faster_token_stride=faster_token_stride,
                 pool_before_projector=pool_before_projector,
                 vision_chunk=vision_chunk,
                 **kwargs,
@@ -119,15 +127,23 @@ class LlavaNextVideoConfig(HubConfig):
             patch=self.vision_config.patch_size,
         )
 
-    def video_layout(self, frames: int) -> VideoLayout:
-        """How a clip of that many frames is ordered."""
+    @property
+    def slow_fast(self) -> SlowFast | None:
+        """Which frames of clips are slow, if not all are."""
+        return SlowFast(every=self.faster_token_stride) if self.add_faster_video else None
+
+    def video_layout(self, frames: int, wish: ClipLayout | None = None) -> VideoLayout:
+        """How a clip of that many frames is ordered; a wish comes before what the checkpoint does."""
+        wish = wish or ClipLayout()
         return video_layout(
             frames,
             tile=self.vision_config.image_size,
             patch=self.vision_config.patch_size,
             stride=self.spatial_pool_stride,
             mode=self.spatial_pool_mode,
-            newline=self.video_newline,
+            newline=wish.newline or self.video_newline,
+            slow_fast=wish.slow_fast or self.slow_fast,
+            frame_token=self.add_faster_video,
         )
 
 
@@ -164,7 +180,7 @@ def check(config: LlavaNextVideoConfig) -> None:
         raise ConfigError(f"image_token_index and video_token_index are both {config.image_token_index}")
     if getattr(config, "use_image_newline_parameter", True) is False:
         raise ConfigError("use_image_newline_parameter false is not supported: image rows end with a newline")
-    pooled(config.patch_grid, config.spatial_pool_stride, config.spatial_pool_mode)
+    config.video_layout(1)
     check_selection(config, config.vision_feature_layer, config.vision_feature_select_strategy)
     if config.spatial_pool_mode == "conv":
         _check_convolution(config)

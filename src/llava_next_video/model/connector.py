@@ -40,24 +40,37 @@ class Pooler(nn.Module):
             self.pool = nn.Conv2d(width, out_width, kernel_size=stride, stride=stride)
 
     def forward(
-        self, features: Float[Tensor, "frames patches width"], grid: Size
+        self, features: Float[Tensor, "frames patches width"], grid: Size, stride: int | None = None
     ) -> Float[Tensor, "frames pooled out_width"]:
-        """Pooled features of frames whose patches form that grid.
+        """Pooled features of frames whose patches form that grid, by another stride than usual if need be.
 
         Source: LLaVA-NeXT, `llava/model/llava_arch.py`, `get_2dPool`.
         """
+        stride = stride or self.stride
         planes = features.unflatten(1, tuple(grid)).permute(0, 3, 1, 2)
         match self.mode:
             case "average":
-                planes = F.avg_pool2d(planes, self.stride)
+                planes = F.avg_pool2d(planes, stride)
             case "max":
-                planes = F.max_pool2d(planes, self.stride)
+                planes = F.max_pool2d(planes, stride)
             case "bilinear":
-                size = tuple(pooled(grid, self.stride, "bilinear"))
+                size = tuple(pooled(grid, stride, "bilinear"))
                 planes = F.interpolate(planes, size=size, mode="bilinear")
             case "conv":
                 planes = self.pool(planes)
         return planes.flatten(2).transpose(1, 2)
+
+    def rows(
+        self, features: Float[Tensor, "frames patches width"], grid: Size, strides: Sequence[int]
+    ) -> Float[Tensor, "pooled out_width"]:
+        """Pooled features frame after frame, each frame pooled by its own stride."""
+        if len(set(strides)) == 1:
+            return self(features, grid, strides[0]).flatten(0, 1)
+        frames: dict[int, Tensor] = {}
+        for stride in set(strides):
+            where = [frame for frame, one in enumerate(strides) if one == stride]
+            frames |= dict(zip(where, self(features[where], grid, stride), strict=True))
+        return torch.cat([frames[frame] for frame in range(len(strides))])
 
 
 def pack_images(
@@ -102,29 +115,59 @@ def image_order(layout: ImageLayout) -> Int[Tensor, " tokens"]:
     return torch.cat([torch.arange(layout.base.area), lines.flatten()])
 
 
+NEWLINE, FRAME_TOKEN = -1, -2
+
+
 def lay_out_clips(
-    features: Float[Tensor, "frames patches width"],
+    rows: Float[Tensor, "patches width"],
     layouts: Sequence[VideoLayout],
     newline: Float[Tensor, " width"],
+    frame_token: Float[Tensor, " width"] | None = None,
 ) -> list[Float[Tensor, "tokens width"]]:
-    """Visual tokens of each clip: frame after frame, with newlines where the layouts want them.
+    """Visual tokens of each clip: frame after frame, with learned tokens where the layouts want them.
 
     Args:
-        features: All frames of all clips, pooled and projected.
+        rows: Pooled and projected patches of all frames of all clips.
         layouts: One per clip.
         newline: The learned newline token.
+        frame_token: The learned token at the end of each frame, for layouts that have one.
     """
-    mark = newline.to(features)
-    if layouts[0].newline == "frame":
-        features = torch.cat([features, mark.expand(len(features), 1, -1)], dim=1)
-    elif layouts[0].newline == "grid":
-        grid = layouts[0].grid
-        lines = features.unflatten(1, tuple(grid))
-        features = torch.cat([lines, mark.expand(len(features), grid.height, 1, -1)], dim=2).flatten(1, 2)
-    clips = [clip.flatten(0, 1) for clip in features.split([layout.frames for layout in layouts])]
-    if layouts[0].newline == "one_token":
-        clips = [torch.cat([clip, mark[None]]) for clip in clips]
-    return clips
+    if all(layout.tokens == layout.patches for layout in layouts):
+        return list(rows.split([layout.patches for layout in layouts]))
+    orders, start = [], 0
+    for layout in layouts:
+        order = clip_order(layout)
+        orders.append(torch.where(order < 0, order, order + start))
+        start += layout.patches
+    order = torch.cat(orders).to(rows.device, non_blocking=True)
+    laid = rows.index_select(0, order.clamp(min=0))
+    laid = torch.where((order == NEWLINE)[:, None], newline.to(rows), laid)
+    if frame_token is not None:
+        laid = torch.where((order == FRAME_TOKEN)[:, None], frame_token.to(rows), laid)
+    return list(laid.split([layout.tokens for layout in layouts]))
+
+
+def clip_order(layout: VideoLayout) -> Int[Tensor, " tokens"]:
+    """For each visual token of a clip its row among the pooled patches of its frames, or a learned token.
+
+    >>> from llava_next_video.geometry import video_layout
+    >>> small = video_layout(2, tile=2, patch=1, stride=1, mode="average", newline="grid")
+    >>> clip_order(small).tolist()
+    [0, 1, -1, 2, 3, -1, 4, 5, -1, 6, 7, -1]
+
+    Source: LLaVA-NeXT, `llava/model/llava_arch.py`, `add_token_per_grid`, `add_token_per_frame` and what
+    `prepare_inputs_labels_for_multimodal` does when `add_faster_video` is set.
+    """
+    parts, start = [], 0
+    for grid in layout.grids:
+        lines = torch.arange(start, start + grid.area).view(tuple(grid))
+        if layout.newline == "grid":
+            lines = F.pad(lines, (0, 1), value=NEWLINE)
+        ends = [NEWLINE] * (layout.newline == "frame") + [FRAME_TOKEN] * layout.frame_token
+        parts += [lines.flatten(), lines.new_tensor(ends)]
+        start += grid.area
+    parts.append(torch.full((int(layout.newline == "one_token"),), NEWLINE))
+    return torch.cat(parts)
 
 
 def place(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from transformers.generation import BaseStreamer
 
 from llava_next_video.inputs import ModelInputs, padded_batch
-from llava_next_video.long_video import RopeScaling
+from llava_next_video.long_video import ClipLayout, RopeScaling
 from llava_next_video.model.rope import rope_scaled
 
 
@@ -96,4 +97,16 @@ def _on(model: PreTrainedModel, inputs: ModelInputs, config: GenerationConfig) -
             batch[name] = [clip.to(model.device, model.dtype) for clip in value]
         else:
             batch[name] = value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
-    return batch
+    layouts = [medium.layout for medium in inputs.media if medium.kind == "video"]
+    return _encoded(model, batch, layouts) if any(layouts) else batch
+
+
+@torch.no_grad()
+def _encoded(model: Any, batch: dict[str, object], layouts: Sequence[ClipLayout | None]) -> dict[str, object]:
+    """The same with visual tokens in place of pixels, as `generate` lays out clips by the config alone."""
+    clips = batch.pop("pixel_values_videos")
+    seen = {"video": model.get_video_features(clips, return_dict=True, clip_layouts=layouts)}
+    if "pixel_values" in batch:
+        pictures, sizes = batch.pop("pixel_values"), batch.pop("image_sizes")
+        seen["image"] = model.get_image_features(pictures, sizes, return_dict=True)
+    return {**batch, "mm_encoder_outputs": seen}

@@ -113,7 +113,7 @@ def test_dynamic_turns_as_transformers_does_at_the_longest_prompt_that_fits(netw
     text.rope_parameters = {"rope_type": "dynamic", "factor": 1.0, "rope_theta": 10000.0}
     theirs, strength = ROPE_INIT_FUNCTIONS["dynamic"](text, seq_len=3 * TRAINED)
     own = scaled_rotary(
-        language_model.rotary_emb, network.config.text_config, RopeScaling(kind="dynamic", factor=3.0)
+        type(language_model.rotary_emb), network.config.text_config, RopeScaling(kind="dynamic", factor=3.0)
     )
     torch.testing.assert_close(own.inv_freq, theirs)
     assert own.attention_scaling == strength

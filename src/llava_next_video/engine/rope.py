@@ -35,7 +35,7 @@ class Rope:
             raise ConfigError(
                 f"rope turns {2 * len(own)} of {head_width} features of a head; all were expected"
             )
-        self._rotary = rotary
+        self._rotary = type(rotary)
         self._config = config
         self._rows: OrderedDict[RopeScaling, int] = OrderedDict()
         self.frequencies = own.new_zeros(scalings + 1, len(own))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,8 @@ from llava_next_video.long_video import RopeScaling
 from llava_next_video.model.context import with_rope
 
 
-def scaled_rotary(rotary: Any, text: PreTrainedConfig, rope: RopeScaling) -> Any:
-    """transformers' rotary embedding for a text config whose positions are scaled so.
+def scaled_rotary(rotary: Callable[[Any], Any], text: PreTrainedConfig, rope: RopeScaling) -> Any:
+    """transformers' rotary embedding, of that class, for a text config whose positions are scaled so.
 
     Its `inv_freq` and `attention_scaling` hold for every position. Those of transformers' own `dynamic`
     change while an answer grows, and leave keys behind that were turned otherwise; ours are those of the
@@ -32,8 +32,7 @@ def scaled_rotary(rotary: Any, text: PreTrainedConfig, rope: RopeScaling) -> Any
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         base = own["rope_theta"] * (rope.factor or 1.0) ** (width / (width - 2))
         longer.rope_parameters = {"rope_type": "default", "rope_theta": base}
-    made = type(rotary)(longer)
-    return made.to(rotary.inv_freq.device)
+    return rotary(longer)
 
 
 @contextmanager
@@ -51,7 +50,8 @@ def rope_scaled(model: Any, rope: RopeScaling | None) -> Iterator[None]:
     config, language_model = model.config, model.model.language_model
     own_text, own_rotary = config.text_config, language_model.rotary_emb
     config.text_config = with_rope(copy.copy(own_text), rope)
-    language_model.rotary_emb = scaled_rotary(own_rotary, own_text, rope)
+    scaled = scaled_rotary(type(own_rotary), own_text, rope)
+    language_model.rotary_emb = scaled.to(own_rotary.inv_freq.device)
     try:
         yield
     finally:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llava_next_video.errors import PromptError
 from llava_next_video.media import Clip, Picture
-from llava_next_video.messages import Part, Text, Turn, Video
+from llava_next_video.messages import Text, Turn
 
 
 def time_instruction(clip: Clip) -> str:
@@ -29,22 +30,18 @@ def time_instruction(clip: Clip) -> str:
 
 
 def with_times(turns: Sequence[Turn], media: Sequence[Clip | Picture]) -> tuple[Turn, ...]:
-    """The conversation with a time instruction behind each clip, on a line of its own.
+    """The conversation with a time instruction for each clip before the words of its turn, on its own line.
 
     `media` are in the order in which the turns name them.
     """
     waiting = iter(media)
-    told = []
-    for turn in turns:
-        parts: list[Part] = []
-        for part in turn.parts:
-            before = parts[-1] if parts else None
-            if isinstance(part, Text) and isinstance(before, Text):
-                parts[-1] = Text(text=before.text + part.text)
-                continue
-            parts.append(part)
-            seen = None if isinstance(part, Text) else next(waiting)
-            if isinstance(part, Video) and isinstance(seen, Clip):
-                parts.append(Text(text=f"{time_instruction(seen)}\n"))
-        told.append(Turn(role=turn.role, parts=tuple(parts)))
-    return tuple(told)
+    return tuple(_timed(turn, [next(waiting) for _ in turn.media]) for turn in turns)
+
+
+def _timed(turn: Turn, seen: Sequence[Clip | Picture]) -> Turn:
+    told = "".join(f"{time_instruction(one)}\n" for one in seen if isinstance(one, Clip))
+    if not told:
+        return turn
+    words = [place for place, part in enumerate(turn.parts) if isinstance(part, Text)]
+    first = words[0] if words else len(turn.parts)
+    return replace(turn, parts=(*turn.parts[:first], Text(text=told), *turn.parts[first:]))

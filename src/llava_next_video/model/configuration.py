@@ -41,6 +41,8 @@ class LlavaNextVideoConfig(HubConfig):
             or `grid` (LLaVA-Video). The key `video_newline_mode` is read too.
         pool_before_projector: Pool frames, then project them (April 2024), or the other way round
             (LLaVA-NeXT since July 2024). The projector bends, so the two differ.
+        image_tile_limit: Tiles whose patches an image keeps at most; larger ones are shrunk (LLaVA-Video:
+            9). None: no limit.
         vision_chunk: Tiles and frames that pass the vision tower at once, which bounds its memory.
 
     Raises:
@@ -51,6 +53,7 @@ class LlavaNextVideoConfig(HubConfig):
     ignore_index: int = -100
     video_newline: NewlineMode = "no_token"
     pool_before_projector: bool = True
+    image_tile_limit: int | None = None
     vision_chunk: int = 32
 
     def __init__(
@@ -71,6 +74,7 @@ class LlavaNextVideoConfig(HubConfig):
         spatial_pool_out_channels: int | None = None,
         video_newline: str | None = None,
         pool_before_projector: bool = True,
+        image_tile_limit: int | None = None,
         vision_chunk: int = 32,
         **kwargs: Any,
     ) -> None:
@@ -94,6 +98,7 @@ class LlavaNextVideoConfig(HubConfig):
                 spatial_pool_out_channels=spatial_pool_out_channels,
                 video_newline=video_newline or spelled_otherwise or "no_token",
                 pool_before_projector=pool_before_projector,
+                image_tile_limit=image_tile_limit,
                 vision_chunk=vision_chunk,
                 **kwargs,
             )
@@ -117,6 +122,7 @@ class LlavaNextVideoConfig(HubConfig):
             [Size(*pair) for pair in self.image_grid_pinpoints],
             tile=self.vision_config.image_size,
             patch=self.vision_config.patch_size,
+            tile_limit=self.image_tile_limit,
         )
 
     def video_layout(self, frames: int) -> VideoLayout:
@@ -160,6 +166,8 @@ def check(config: LlavaNextVideoConfig) -> None:
     _check_choice("video_newline", config.video_newline, get_args(NewlineMode))
     if config.vision_chunk < 1:
         raise ConfigError(f"vision_chunk is {config.vision_chunk}; at least 1 frame must pass at once")
+    if config.image_tile_limit is not None and config.image_tile_limit < 1:
+        raise ConfigError(f"image_tile_limit is {config.image_tile_limit}; an image keeps at least 1 tile")
     if config.image_token_index == config.video_token_index:
         raise ConfigError(f"image_token_index and video_token_index are both {config.image_token_index}")
     if getattr(config, "use_image_newline_parameter", True) is False:

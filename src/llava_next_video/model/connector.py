@@ -72,6 +72,14 @@ def pack_images(
         layouts: One per image.
         newline: The learned newline token.
     """
+    if any(layout.shown != layout.kept for layout in layouts):
+        each = features.split([layout.tile_count for layout in layouts])
+        return [
+            _shrunk_image(tiles, layout, newline)
+            if layout.shown != layout.kept
+            else pack_images(tiles, [layout], newline)[0]
+            for tiles, layout in zip(each, layouts, strict=True)
+        ]
     patches = features.shape[1]
     orders, tiles = [], 0
     for layout in layouts:
@@ -100,6 +108,21 @@ def image_order(layout: ImageLayout) -> Int[Tensor, " tokens"]:
     patches = tile * layout.base.area + (rows % side) * side + columns % side
     lines = torch.cat([patches, patches.new_full((kept.height, 1), -1)], dim=1)
     return torch.cat([torch.arange(layout.base.area), lines.flatten()])
+
+
+def _shrunk_image(
+    features: Float[Tensor, "tiles patches width"], layout: ImageLayout, newline: Float[Tensor, " width"]
+) -> Float[Tensor, "tokens width"]:
+    """Visual tokens of an image whose kept patches are too many: interpolated, then a newline a row.
+
+    Source: LLaVA-NeXT, `llava/model/llava_arch.py`, the branch for `anyres_max`.
+    """
+    order = image_order(layout)[layout.base.area :].view(layout.kept.height, -1)[:, :-1]
+    rows = features.flatten(0, 1)[order.to(features.device)]
+    planes = F.interpolate(rows.permute(2, 0, 1)[None], size=tuple(layout.shown), mode="bilinear")[0]
+    lines = planes.permute(1, 2, 0)
+    lines = torch.cat([lines, newline.to(lines).expand(len(lines), 1, -1)], dim=1)
+    return torch.cat([features[0], lines.flatten(0, 1)])
 
 
 def lay_out_clips(

@@ -20,10 +20,13 @@ class Counting:
     stride: int
     pooling: PoolMode
     newline: NewlineMode
+    tile_limit: int | None
 
     def picture(self, size: Size, settings: PixelSettings, pinpoints: Sequence[Size]) -> int:
         """Visual tokens of a picture of that many pixels."""
-        return image_layout(size, pinpoints, tile=tile_side(settings), patch=self._patch()).tokens
+        return image_layout(
+            size, pinpoints, tile=tile_side(settings), patch=self._patch(), tile_limit=self.tile_limit
+        ).tokens
 
     def clip(self, frames: int, seen: Size) -> int:
         """Visual tokens of a clip whose frames have that many pixels as the vision tower sees them."""

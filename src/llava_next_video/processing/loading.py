@@ -24,6 +24,7 @@ OWN = (
     "spatial_pool_stride",
     "spatial_pool_mode",
     "video_newline",
+    "image_tile_limit",
 )
 USUAL: Mapping[str, object] = {
     "spatial_pool_stride": 2,
@@ -141,5 +142,6 @@ def _of_config(config: Json) -> dict[str, object]:
         "spatial_pool_stride": config.get("spatial_pool_stride"),
         "spatial_pool_mode": config.get("spatial_pool_mode"),
         "video_newline": config.get("video_newline", config.get("video_newline_mode")),
+        "image_tile_limit": config.get("image_tile_limit"),
     }
     return {key: value for key, value in told.items() if value is not None}

@@ -39,6 +39,7 @@ class LlavaNextVideoProcessor:
         num_additional_image_tokens: Likewise.
         spatial_pool_stride: Of the pooling of frames, with `spatial_pool_mode`, as in the model's config.
         video_newline: Where newline tokens stand in clips, as in the model's config.
+        image_tile_limit: Tiles whose patches a picture keeps at most, as in the model's config.
     """
 
     text_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
@@ -58,6 +59,7 @@ class LlavaNextVideoProcessor:
         spatial_pool_stride: int = 2,
         spatial_pool_mode: PoolMode = "average",
         video_newline: NewlineMode = "no_token",
+        image_tile_limit: int | None = None,
     ) -> None:
         if tokenizer is None:
             raise ConfigError("LlavaNextVideoProcessor needs a tokenizer; load a folder with from_pretrained")
@@ -71,6 +73,7 @@ class LlavaNextVideoProcessor:
         self.spatial_pool_stride = spatial_pool_stride
         self.spatial_pool_mode = spatial_pool_mode
         self.video_newline = video_newline
+        self.image_tile_limit = image_tile_limit
         self.image_token = getattr(tokenizer, "image_token", None) or image_token
         self.video_token = getattr(tokenizer, "video_token", None) or video_token
         self._placeholders = find_placeholders(
@@ -131,6 +134,7 @@ class LlavaNextVideoProcessor:
             stride=self.spatial_pool_stride,
             pooling=self.spatial_pool_mode,
             newline=self.video_newline,
+            tile_limit=self.image_tile_limit,
         )
 
     def __call__(

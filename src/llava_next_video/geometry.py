@@ -6,7 +6,7 @@ packs features with them, so that the two sides cannot disagree.
 An image is fitted into a canvas (the best of the pinpoints), padded, and cut into tiles; a squashed copy of
 the whole image is the base tile and comes first. A tile has patches. The patches of the canvas that only
 held padding are dropped, and each row that stays ends with a newline token. A video frame is one tile whose
-patches are pooled.
+patches are pooled. A large image may be shrunk to what a number of tiles would hold.
 """
 
 import math
@@ -20,6 +20,8 @@ from llava_next_video.long_video import SlowFast
 from llava_next_video.size import Size
 
 PoolMode = Literal["average", "max", "bilinear", "conv"]
+
+_LITTLE = 1.1  # a grid whose sides are so much too long is not worth shrinking
 
 
 def best_canvas(image: Size, pinpoints: Sequence[Size]) -> Size:
@@ -100,6 +102,8 @@ class ImageLayout:
         grid: Patches of the whole canvas.
         kept: Patches of the canvas that saw the image.
         base: Patches of the base tile.
+        shown: Rows and columns of visual tokens that the kept patches become; as many, unless a limit on
+            tiles shrinks them.
     """
 
     canvas: Size
@@ -107,6 +111,7 @@ class ImageLayout:
     grid: Size
     kept: Size
     base: Size
+    shown: Size
 
     @property
     def tile_count(self) -> int:
@@ -115,12 +120,16 @@ class ImageLayout:
 
     @property
     def tokens(self) -> int:
-        """Visual tokens: base patches, kept patches, and one newline a kept row."""
-        return self.base.area + self.kept.height * (self.kept.width + 1)
+        """Visual tokens: base patches, the patches shown, and one newline a row."""
+        return self.base.area + self.shown.height * (self.shown.width + 1)
 
 
-def image_layout(image: Size, pinpoints: Sequence[Size], *, tile: int, patch: int) -> ImageLayout:
+def image_layout(
+    image: Size, pinpoints: Sequence[Size], *, tile: int, patch: int, tile_limit: int | None = None
+) -> ImageLayout:
     """The layout of an image of that many pixels, for square tiles and patches of those sides in pixels.
+
+    With a `tile_limit`, the kept patches are shrunk to as many as that many tiles have.
 
     >>> points = [Size(336, 672), Size(672, 336), Size(672, 672), Size(1008, 336), Size(336, 1008)]
     >>> layout = image_layout(Size(height=720, width=1280), points, tile=336, patch=14)
@@ -141,9 +150,28 @@ def image_layout(image: Size, pinpoints: Sequence[Size], *, tile: int, patch: in
     side = tile // patch
     tiles = Size(canvas.height // tile, canvas.width // tile)
     grid = Size(tiles.height * side, tiles.width * side)
-    return ImageLayout(
-        canvas=canvas, tiles=tiles, grid=grid, kept=unpadded(grid, image), base=Size(side, side)
-    )
+    kept = unpadded(grid, image)
+    shown = kept if tile_limit is None else shrunk(kept, tile_limit * side * side)
+    return ImageLayout(canvas=canvas, tiles=tiles, grid=grid, kept=kept, base=Size(side, side), shown=shown)
+
+
+def shrunk(grid: Size, most: int) -> Size:
+    """A grid of at most about so many patches with its aspect kept; one that is a little larger stays.
+
+    >>> shrunk(Size(54, 54), most=1458), shrunk(Size(54, 54), most=2700)
+    (Size(height=38, width=38), Size(height=54, width=54))
+
+    Raises:
+        ConfigError: not even one patch is allowed.
+
+    Source: LLaVA-NeXT, `llava/model/llava_arch.py`, the branch for `anyres_max`.
+    """
+    if most < 1:
+        raise ConfigError(f"image_tile_limit leaves {most} patches; it must be at least 1")
+    times = math.sqrt(grid.area / most)
+    if times <= _LITTLE:
+        return grid
+    return Size(int(grid.height // times), int(grid.width // times))
 
 
 def pooled(grid: Size, stride: int, mode: PoolMode) -> Size:

@@ -92,6 +92,7 @@ def test_the_configs_of_the_parts_are_taken_in_order():
         ({"multimodal_projector_bias": "no"}, "multimodal_projector_bias.*expected bool"),
         ({"use_image_newline_parameter": False}, "use_image_newline_parameter"),
         ({"vision_chunk": 0}, "at least 1 frame"),
+        ({"image_tile_limit": 0}, "keeps at least 1 tile"),
     ],
     ids=str,
 )

@@ -43,6 +43,8 @@ class LlavaNextVideoConfig(HubConfig):
         faster_token_stride: Which frames of these are slow: each so-many-th, from the first on.
         pool_before_projector: Pool frames, then project them (April 2024), or the other way round
             (LLaVA-NeXT since July 2024). The projector bends, so the two differ.
+        image_tile_limit: Tiles whose patches an image keeps at most; larger ones are shrunk (LLaVA-Video:
+            9). None: no limit.
         vision_chunk: Tiles and frames that pass the vision tower at once, which bounds its memory.
 
     Raises:
@@ -55,6 +57,7 @@ class LlavaNextVideoConfig(HubConfig):
     add_faster_video: bool = False
     faster_token_stride: int = 10
     pool_before_projector: bool = True
+    image_tile_limit: int | None = None
     vision_chunk: int = 32
 
     def __init__(
@@ -77,6 +80,7 @@ class LlavaNextVideoConfig(HubConfig):
         add_faster_video: bool = False,
         faster_token_stride: int = 10,
         pool_before_projector: bool = True,
+        image_tile_limit: int | None = None,
         vision_chunk: int = 32,
         **kwargs: Any,
     ) -> None:
@@ -102,6 +106,7 @@ class LlavaNextVideoConfig(HubConfig):
                 add_faster_video=add_faster_video,
                 faster_token_stride=faster_token_stride,
                 pool_before_projector=pool_before_projector,
+                image_tile_limit=image_tile_limit,
                 vision_chunk=vision_chunk,
                 **kwargs,
             )
@@ -125,6 +130,7 @@ class LlavaNextVideoConfig(HubConfig):
             [Size(*pair) for pair in self.image_grid_pinpoints],
             tile=self.vision_config.image_size,
             patch=self.vision_config.patch_size,
+            tile_limit=self.image_tile_limit,
         )
 
     @property
@@ -176,6 +182,8 @@ def check(config: LlavaNextVideoConfig) -> None:
     _check_choice("video_newline", config.video_newline, get_args(NewlineMode))
     if config.vision_chunk < 1:
         raise ConfigError(f"vision_chunk is {config.vision_chunk}; at least 1 frame must pass at once")
+    if config.image_tile_limit is not None and config.image_tile_limit < 1:
+        raise ConfigError(f"image_tile_limit is {config.image_tile_limit}; an image keeps at least 1 tile")
     if config.image_token_index == config.video_token_index:
         raise ConfigError(f"image_token_index and video_token_index are both {config.image_token_index}")
     if getattr(config, "use_image_newline_parameter", True) is False:

@@ -14,6 +14,9 @@ from transformers.activations import ACT2FN
 from llava_next_video.geometry import ImageLayout, PoolMode, VideoLayout, pooled
 from llava_next_video.size import Size
 
+NEWLINE, FRAME_TOKEN = -1, -2
+"""In an order of visual tokens: no patch, but a learned token."""
+
 
 class Projector(nn.Module):
     """Two linear layers from the width of the vision tower to that of the language model."""
@@ -85,6 +88,14 @@ def pack_images(
         layouts: One per image.
         newline: The learned newline token.
     """
+    if any(layout.shown != layout.kept for layout in layouts):
+        each = features.split([layout.tile_count for layout in layouts])
+        return [
+            _shrunk_image(tiles, layout, newline)
+            if layout.shown != layout.kept
+            else pack_images(tiles, [layout], newline)[0]
+            for tiles, layout in zip(each, layouts, strict=True)
+        ]
     patches = features.shape[1]
     orders, tiles = [], 0
     for layout in layouts:
@@ -99,7 +110,7 @@ def pack_images(
 
 
 def image_order(layout: ImageLayout) -> Int[Tensor, " tokens"]:
-    """For each visual token of an image its patch among the patches of its tiles, or -1 for a newline.
+    """For each visual token of an image its patch among the patches of its tiles, or `NEWLINE`.
 
     >>> from llava_next_video.geometry import image_layout
     >>> wide = image_layout(Size(height=2, width=4), [Size(2, 4)], tile=2, patch=1)
@@ -115,7 +126,19 @@ def image_order(layout: ImageLayout) -> Int[Tensor, " tokens"]:
     return torch.cat([torch.arange(layout.base.area), lines.flatten()])
 
 
-NEWLINE, FRAME_TOKEN = -1, -2
+def _shrunk_image(
+    features: Float[Tensor, "tiles patches width"], layout: ImageLayout, newline: Float[Tensor, " width"]
+) -> Float[Tensor, "tokens width"]:
+    """Visual tokens of an image whose kept patches are too many: interpolated, then a newline a row.
+
+    Source: LLaVA-NeXT, `llava/model/llava_arch.py`, the branch for `anyres_max`.
+    """
+    order = image_order(layout)[layout.base.area :].view(layout.kept.height, -1)[:, :-1]
+    rows = features.flatten(0, 1)[order.to(features.device)]
+    planes = F.interpolate(rows.permute(2, 0, 1)[None], size=tuple(layout.shown), mode="bilinear")[0]
+    lines = planes.permute(1, 2, 0)
+    lines = torch.cat([lines, newline.to(lines).expand(len(lines), 1, -1)], dim=1)
+    return torch.cat([features[0], lines.flatten(0, 1)])
 
 
 def lay_out_clips(

@@ -21,12 +21,15 @@ class Counting:
     stride: int
     pooling: PoolMode
     newline: NewlineMode
+    tile_limit: int | None
     slow_fast: SlowFast | None = None
     frame_token: bool = False
 
     def picture(self, size: Size, settings: PixelSettings, pinpoints: Sequence[Size]) -> int:
         """Visual tokens of a picture of that many pixels."""
-        return image_layout(size, pinpoints, tile=tile_side(settings), patch=self._patch()).tokens
+        return image_layout(
+            size, pinpoints, tile=tile_side(settings), patch=self._patch(), tile_limit=self.tile_limit
+        ).tokens
 
     def clip(self, frames: int, seen: Size, wish: ClipLayout | None = None) -> int:
         """Visual tokens of a clip whose frames have that many pixels as the vision tower sees them.

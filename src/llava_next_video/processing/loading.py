@@ -24,6 +24,7 @@ OWN = (
     "spatial_pool_stride",
     "spatial_pool_mode",
     "video_newline",
+    "image_tile_limit",
     "add_faster_video",
     "faster_token_stride",
 )
@@ -145,6 +146,7 @@ def _of_config(config: Json) -> dict[str, object]:
         "spatial_pool_stride": config.get("spatial_pool_stride"),
         "spatial_pool_mode": config.get("spatial_pool_mode"),
         "video_newline": config.get("video_newline", config.get("video_newline_mode")),
+        "image_tile_limit": config.get("image_tile_limit"),
         "add_faster_video": config.get("add_faster_video"),
         "faster_token_stride": config.get("faster_token_stride"),
     }

@@ -40,6 +40,7 @@ class LlavaNextVideoProcessor:
         num_additional_image_tokens: Likewise.
         spatial_pool_stride: Of the pooling of frames, with `spatial_pool_mode`, as in the model's config.
         video_newline: Where newline tokens stand in clips, as in the model's config.
+        image_tile_limit: Tiles whose patches a picture keeps at most, as in the model's config.
         add_faster_video: Whether clips are slow-fast, with `faster_token_stride`, as in the model's config.
     """
 
@@ -60,6 +61,7 @@ class LlavaNextVideoProcessor:
         spatial_pool_stride: int = 2,
         spatial_pool_mode: PoolMode = "average",
         video_newline: NewlineMode = "no_token",
+        image_tile_limit: int | None = None,
         add_faster_video: bool = False,
         faster_token_stride: int = 10,
     ) -> None:
@@ -75,6 +77,7 @@ class LlavaNextVideoProcessor:
         self.spatial_pool_stride = spatial_pool_stride
         self.spatial_pool_mode = spatial_pool_mode
         self.video_newline = video_newline
+        self.image_tile_limit = image_tile_limit
         self.add_faster_video = add_faster_video
         self.faster_token_stride = faster_token_stride
         self.image_token = getattr(tokenizer, "image_token", None) or image_token
@@ -137,6 +140,7 @@ class LlavaNextVideoProcessor:
             stride=self.spatial_pool_stride,
             pooling=self.spatial_pool_mode,
             newline=self.video_newline,
+            tile_limit=self.image_tile_limit,
             slow_fast=SlowFast(every=self.faster_token_stride) if self.add_faster_video else None,
             frame_token=self.add_faster_video,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from llava_next_video.errors import ConfigError
 
@@ -37,9 +37,11 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.kind not in get_args(RopeKind):
             raise ConfigError(f"unknown rope scaling {self.kind!r}; known: {', '.join(get_args(RopeKind))}")
-        if self.factor is not None and not 1 <= self.factor < math.inf:
+        if self.factor is None:
+            return
+        if not _is_number(self.factor) or not 1 <= self.factor < math.inf:
             raise ConfigError(
-                f"rope factor {self.factor} is below 1, or no number; it stretches the context, e.g. 2.5"
+                f"rope factor {self.factor!r} is below 1, or no number; it stretches the context, e.g. 2.5"
             )
 
 
@@ -56,8 +58,8 @@ def read_rope(wish: object) -> RopeScaling | None:
         return wish
     if wish == "auto":
         return RopeScaling()
-    if isinstance(wish, int | float) and not isinstance(wish, bool):
-        return RopeScaling(factor=float(wish))
+    if _is_number(wish):
+        return RopeScaling(factor=float(cast(float, wish)))
     raise ConfigError(f"rope is {wish!r}; expected a factor such as 2.0, 'auto', a RopeScaling, or None")
 
 
@@ -79,10 +81,14 @@ class SlowFast:
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 2:
-            raise ConfigError(f"slow-fast with every={self.every} leaves no fast frames; give 2 or more")
-        if self.stride is not None and self.stride < 1:
-            raise ConfigError(f"slow-fast has stride {self.stride}; slow frames are pooled by 1 or more")
+        if not _is_whole(self.every) or self.every < 2:
+            raise ConfigError(
+                f"slow-fast with every={self.every!r} leaves no fast frames; give a whole number, 2 or more"
+            )
+        if self.stride is not None and (not _is_whole(self.stride) or self.stride < 1):
+            raise ConfigError(
+                f"slow-fast has stride {self.stride!r}; slow frames are pooled by a whole number, 1 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +110,11 @@ class ClipLayout:
     def __post_init__(self) -> None:
         if self.newline is not None and self.newline not in get_args(NewlineMode):
             raise ConfigError(f"unknown newline {self.newline!r}; known: {', '.join(get_args(NewlineMode))}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -215,8 +215,16 @@ def test_the_learned_token_is_saved_and_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wish", "mode", "told"),
     [
-        (lambda: SlowFast(every=1), "average", "every=1 leaves no fast frames; give 2 or more"),
-        (lambda: SlowFast(stride=0), "average", "stride 0; slow frames are pooled by 1 or more"),
+        (
+            lambda: SlowFast(every=1),
+            "average",
+            "every=1 leaves no fast frames; give a whole number, 2 or more",
+        ),
+        (
+            lambda: SlowFast(stride=0),
+            "average",
+            "stride 0; slow frames are pooled by a whole number, 1 or more",
+        ),
         (lambda: SlowFast(stride=5), "average", "10 does not divide a frame of 24x24 patches"),
         (lambda: SlowFast(stride=9), "max", "18 does not divide a frame of 24x24 patches"),
         (SlowFast, "conv", "pools by two strides, and 'conv' pooling was learnt for one"),

@@ -10,6 +10,12 @@ from jaxtyping import install_import_hook
 # Two workers share two cores; threads that wait for each other would double the time. Torch reads this once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
+# Where there is no GPU, Triton interprets kernels; it decides when it is first imported, by whomever.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 install_import_hook("llava_next_video", "beartype.beartype")
 
 

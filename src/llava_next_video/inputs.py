@@ -49,6 +49,16 @@ class Medium:
         """The pixels, made now if they were only promised."""
         return self.pixels if isinstance(self.pixels, Tensor) else self.pixels()
 
+    def load_on(self, device: torch.device) -> Float[Tensor, "tiles channels height width"]:
+        """The pixels on a device; a promise that has a method `on` makes them there."""
+        there = getattr(self.pixels, "on", None)
+        if there is not None:
+            return there(device)
+        pixels = self.load()
+        if device.type == "cpu":
+            return pixels
+        return pixels.pin_memory().to(device, non_blocking=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInputs:

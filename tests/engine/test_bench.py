@@ -34,6 +34,10 @@ def test_hits_are_those_that_the_load_allows(engine: Engine) -> None:
     assert 0 < figures.first_token.p50_s <= figures.first_token.p99_s <= figures.wall_s
     assert 0 < figures.each_token.p50_s <= figures.each_token.p99_s
     assert 0 < figures.roofline < 1
+    work = Work.of(engine.decoder, engine.encoder.vision)
+    # Of each answer all tokens but the last are computed too; two clips of 10 frames go through the tower.
+    done = work.multiplications(frames=20, tokens=6 * 56 - 4 * 48 + 6 * 4, answer_tokens=6 * 5)
+    assert figures.multiplications_per_s * figures.busy_s == pytest.approx(done)
     assert figures.busy_s < figures.wall_s
     assert not engine.busy
 
@@ -70,7 +74,7 @@ def test_the_work_of_a_network_is_the_size_of_its_matrices(engine: Engine) -> No
 
 @pytest.mark.slow
 def test_the_machine_is_measured() -> None:
-    machine = measured(torch.float32, "none")
+    machine = measured(torch.float32, "none", torch.device("cpu"))
     assert isinstance(machine, Machine)
     assert machine.multiplications_per_s > 1e8
     assert machine.bytes_per_s > 1e8

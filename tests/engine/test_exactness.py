@@ -67,6 +67,7 @@ def random_mix(model: Any, seed: int) -> Mix:
         max_requests=draw.choice([1, 4, 8, 8]),
         feature_bytes=draw.choice([0, 1024, 1 << 20]),
         share_prefixes=draw.random() < 0.9,
+        ahead=draw.random() < 0.5,
     )
     arrival = [draw.choice([0, 0, draw.randint(1, 15)]) for _ in prompts]
     aborted = {index: draw.randint(0, 20) for index in range(len(prompts)) if draw.random() < 0.15}

@@ -55,7 +55,7 @@ def bench(
     )
     network = load_assistant(model, device=device, dtype=dtype, quantize=quantize).network
     if not isinstance(network, Engine):
-        raise ConfigError("there is no engine on this device; measure it with --device cpu")
+        raise ConfigError("there is no engine on this device; measure it with --device cpu or cuda")
     figures = bench(network, load)
     if as_json:
         typer.echo(json.dumps({"load": dataclasses.asdict(load), "figures": dataclasses.asdict(figures)}))
@@ -78,6 +78,11 @@ def bench(
             "machine",
             f"{2e-9 * figures.machine.multiplications_per_s:.0f} GFLOP/s in products, "
             f"{1e-9 * figures.machine.bytes_per_s:.1f} GB/s from memory",
+        ),
+        (
+            "used",
+            f"{2e-9 * figures.multiplications_per_s:.0f} GFLOP/s in products, "
+            f"{1e-9 * figures.bytes_per_s:.1f} GB/s of weights",
         ),
         ("share of the roofline", f"{figures.roofline:.1%} of {figures.busy_s:.2f} s"),
     ):

@@ -97,6 +97,9 @@ class Figures:
         prefix_hits: Share of prompt tokens whose keys and values were there already.
         video_hits: Share of requests whose clip needed no encoding.
         preemptions: Requests that had to give their pages back for a while.
+        machine: What the machine does at its best, as measured beside the load.
+        multiplications_per_s: What the matrix products did of that while the engine computed.
+        bytes_per_s: Weights that were read, likewise; keys and values come on top.
         roofline: Share of `busy_s` that the matrix products need at the machine's measured best.
     """
 
@@ -111,6 +114,8 @@ class Figures:
     video_hits: float
     preemptions: int
     machine: Machine
+    multiplications_per_s: float
+    bytes_per_s: float
     roofline: float
 
 
@@ -130,6 +135,8 @@ class _Clock:
 
     busy_s: float = 0.0
     least_s: float = 0.0
+    multiplications: int = 0
+    bytes: int = 0
     runs: dict[int, _Run] = field(default_factory=dict)
 
 
@@ -180,8 +187,9 @@ def bench(
     Raises:
         CapacityError: A request of this load does not fit the engine.
     """
-    machine = machine or measured(engine.decoder.dtype, engine.settings.quantize)
-    work = Work.of(engine.decoder, engine.encoder.vision)
+    decoder = engine.decoder
+    machine = machine or measured(decoder.dtype, engine.settings.quantize, decoder.device)
+    work = Work.of(decoder, engine.encoder.vision)
     waiting = deque(zip(load.arrivals_s(), prompts(engine, load), strict=True))
     options = SamplingOptions(max_new_tokens=load.new_tokens, ignore_eos=True)
     before, encoded = engine.load(), engine.features.misses
@@ -218,6 +226,8 @@ def bench(
         video_hits=1 - (engine.features.misses - encoded) / len(runs),
         preemptions=after.preemptions - before.preemptions,
         machine=machine,
+        multiplications_per_s=clock.multiplications / clock.busy_s,
+        bytes_per_s=clock.bytes / clock.busy_s,
         roofline=clock.least_s / clock.busy_s,
     )
 
@@ -229,12 +239,10 @@ def _step(engine: Engine, clock: _Clock, work: Work, machine: Machine, start: fl
     outputs: list[Output] = engine.step()
     end = time.perf_counter()
     clock.busy_s += end - begin
-    clock.least_s += work.least_s(
-        machine,
-        frames=engine.encoder.frames - frames,
-        tokens=counters.computed_tokens - tokens,
-        answer_tokens=len(outputs),
-    )
+    frames, tokens = engine.encoder.frames - frames, counters.computed_tokens - tokens
+    clock.least_s += work.least_s(machine, frames=frames, tokens=tokens, answer_tokens=len(outputs))
+    clock.multiplications += work.multiplications(frames=frames, tokens=tokens, answer_tokens=len(outputs))
+    clock.bytes += work.weight_bytes if tokens else 0
     for output in outputs:
         run = clock.runs[output.request_id]
         if output.ids:

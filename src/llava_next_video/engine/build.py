@@ -9,9 +9,11 @@ import torch
 
 from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.linear import chosen_dtype
+from llava_next_video.engine.memory import refuse_too_large
 from llava_next_video.engine.rope import longest_context
 from llava_next_video.engine.sampler import Sampler
-from llava_next_video.engine.settings import EngineSettings
+from llava_next_video.engine.sampler_batched import BatchedSampler
+from llava_next_video.engine.settings import SUITED, EngineSettings
 from llava_next_video.engine.vision import Vision
 from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import ConfigError
@@ -26,6 +28,7 @@ class Parts:
     decoder: Decoder
     vision: Vision
     sampler: Sampler
+    batched: BatchedSampler
     end_ids: frozenset[int]
     settings: EngineSettings
 
@@ -37,10 +40,13 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
         ConfigError: the engine does not know this text family, device or setting.
     """
     device = torch.device(settings.device)
-    if device.type != "cpu":
+    if device.type not in SUITED:
         raise ConfigError(
-            f"the engine computes on cpu, not {device}; use the reference model's generate there"
+            f"the engine computes on {' or '.join(SUITED)}, not {device}; use the reference model's "
+            "generate there"
         )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("there is no GPU that torch can use here; take the engine's other device, cpu")
     if getattr(model, "hf_quantizer", None) is not None or hasattr(model.config, "quantization_config"):
         raise ConfigError(
             "the weights are quantised already, which the engine cannot compute with; load the original with "
@@ -55,14 +61,23 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
             f"context is {settings.context}, the checkpoint can tell {longest} positions apart "
             "for the engine; ask for less, or scale its rope"
         )
+    refuse_too_large(model, settings)
     with torch.inference_mode():
-        vision = Vision(inner, config, weights=weights, dtype=dtype, quantize=settings.quantize)
+        vision = Vision(
+            inner,
+            config,
+            weights=weights,
+            device=device,
+            dtype=dtype,
+            quantize=settings.quantize if device.type == "cpu" else "none",
+        )
         decoder = Decoder(
             inner.language_model,
             model.lm_head,
             weights=weights,
             context=settings.context or longest,
             scalings=settings.max_requests,
+            device=device,
             dtype=dtype,
             quantize=settings.quantize,
         )
@@ -72,5 +87,11 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
     known = decoder.vocabulary if tokens is None else tokens
     placeholders = {config.image_token_index, config.video_token_index}
     forbidden = {token for token in placeholders if token < known} | set(range(known, decoder.vocabulary))
-    sampler = Sampler(forbidden=forbidden, model_end_ids=end_ids)
-    return Parts(decoder=decoder, vision=vision, sampler=sampler, end_ids=end_ids, settings=settings)
+    return Parts(
+        decoder=decoder,
+        vision=vision,
+        sampler=Sampler(forbidden=forbidden, model_end_ids=end_ids),
+        batched=BatchedSampler(forbidden=forbidden, model_end_ids=end_ids, device=device),
+        end_ids=end_ids,
+        settings=settings,
+    )

@@ -16,7 +16,9 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from llava_next_video.engine.linear import Product, linear
+from llava_next_video.engine.between import gated
+from llava_next_video.engine.linear import linear
+from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.weights import Weights
@@ -58,6 +60,7 @@ class Decoder:
         weights: Weights,
         context: int,
         scalings: int,
+        device: torch.device,
         dtype: torch.dtype,
         quantize: Quantize,
     ) -> None:
@@ -76,15 +79,19 @@ class Decoder:
         self.epsilon = config.rms_norm_eps
         self.windows = _windows(config)
         self.vocabulary = head.weight.shape[0]
-        self.dtype = dtype
+        self.device, self.dtype = device, dtype
         self.context = context
-        self.rope = Rope(text.rotary_emb, config, head_width=self.head_width, scalings=scalings)
+        self.rope = Rope(
+            text.rotary_emb, config, head_width=self.head_width, scalings=scalings, device=device
+        )
         self.activation = F.silu if config.hidden_act == "silu" else ACT2FN[config.hidden_act]
         for module in (text.embed_tokens, head, text.norm):
             weights.bring(module)
-        self.embedding = text.embed_tokens.weight.detach().to(dtype)
-        self.norm = text.norm.weight.detach().to(dtype)
-        self.head = linear([head.weight.detach().to(dtype)], [head.bias], quantize)
+        self.embedding = text.embed_tokens.weight.detach().to(device, dtype)
+        self.norm = text.norm.weight.detach().to(device, dtype)
+        bias = None if head.bias is None else head.bias.detach().to(device, dtype)
+        narrow = quantize if device.type == "cpu" else "none"  # on a GPU few bits save little here
+        self.head = linear([head.weight.detach().to(device, dtype)], [bias], narrow)
         for module in (text.embed_tokens, head, text.norm):
             weights.release(module)
         self.layers = []
@@ -97,8 +104,10 @@ class Decoder:
         attention, mlp = layer.self_attn, layer.mlp
 
         def fused(*modules: nn.Linear, turned: int = 0) -> Product:
-            matrices = [module.weight.detach().to(self.dtype) for module in modules]
-            biases = [None if m.bias is None else m.bias.detach().to(self.dtype) for m in modules]
+            matrices = [module.weight.detach().to(self.device, self.dtype) for module in modules]
+            biases = [
+                None if m.bias is None else m.bias.detach().to(self.device, self.dtype) for m in modules
+            ]
             for index in range(turned):
                 matrices[index] = interleaved(matrices[index], self.head_width)
                 bias = biases[index]
@@ -106,8 +115,8 @@ class Decoder:
             return linear(matrices, biases, quantize)
 
         return Layer(
-            norm_before_attention=layer.input_layernorm.weight.detach().to(self.dtype),
-            norm_before_mlp=layer.post_attention_layernorm.weight.detach().to(self.dtype),
+            norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.dtype),
+            norm_before_mlp=layer.post_attention_layernorm.weight.detach().to(self.device, self.dtype),
             query_key_value=fused(attention.q_proj, attention.k_proj, attention.v_proj, turned=2),
             attention_out=fused(attention.o_proj),
             gate_up=fused(mlp.gate_proj, mlp.up_proj),
@@ -127,8 +136,7 @@ class Decoder:
     def forward(
         self,
         hidden: Float[Tensor, "tokens width"],
-        positions: Int[Tensor, " tokens"],
-        ropes: Int[Tensor, " tokens"],
+        turns: Complex[Tensor, "tokens half"] | None,
         attend: Attend,
         wanted: Int[Tensor, " wanted"] | None = None,
     ) -> Float[Tensor, "rows width"]:
@@ -136,25 +144,24 @@ class Decoder:
 
         Args:
             hidden: Embeddings of the packed tokens.
-            positions: Where each stands in its request.
-            ropes: How the positions of its request are scaled: a row of `rope`.
+            turns: The turns of their positions; None: `attend` turns queries and keys itself.
             attend: Keys and values in, attention out.
             wanted: The rows to give; None: all. The others end with the keys and values of the last layer.
         """
-        turns = self.rope.turns(positions, ropes)[:, None]
         tokens, last = hidden.shape[0], len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             heads = layer.query_key_value.after_norm(hidden, layer.norm_before_attention, self.epsilon)
             heads = heads.view(tokens, -1, self.head_width)
-            rotate(heads[:, : self.heads + self.key_value_heads], turns)
+            if turns is not None:
+                rotate(heads[:, : self.heads + self.key_value_heads], turns[:, None])
             attended = attend(index, heads[:, : self.heads], heads[:, self.heads :]).reshape(tokens, -1)
             if index == last and wanted is not None:
                 if not len(wanted):
                     return hidden[:0]
                 attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
             hidden = layer.attention_out.onto(attended, hidden)
-            gate, up = layer.gate_up.after_norm(hidden, layer.norm_before_mlp, self.epsilon).chunk(2, dim=-1)
-            hidden = layer.down.onto(self.activation(gate).mul_(up), hidden)
+            gate_up = layer.gate_up.after_norm(hidden, layer.norm_before_mlp, self.epsilon)
+            hidden = layer.down.onto(gated(gate_up, self.activation), hidden)
         return hidden
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:

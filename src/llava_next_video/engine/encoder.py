@@ -77,7 +77,7 @@ class Encoder:
             if medium.key in self._jobs:
                 continue
             self.features.misses += 1
-            pixels = medium.load()
+            pixels = medium.load_on(self.vision.device)
             self._jobs[medium.key] = _Job(pixels=pixels, layout=self.vision.layout(medium, pixels.shape))
         return {medium.key for medium in missing}
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llava_next_video.engine.attention_cpu import CpuAttention
+from llava_next_video.engine.assembly import assembled, longest_request
 from llava_next_video.engine.build import Parts, build
 from llava_next_video.engine.door import Door
 from llava_next_video.engine.encoder import Encoder, pixels_ready
 from llava_next_video.engine.features import FeatureCache
+from llava_next_video.engine.memory import kv_bytes_for
 from llava_next_video.engine.pages import PagePool
 from llava_next_video.engine.report import Answer, Load
 from llava_next_video.engine.request import FinishReason, Output, Request, State
-from llava_next_video.engine.runner import Runner
+from llava_next_video.engine.runner import Step
 from llava_next_video.engine.sampling_options import SamplingOptions
 from llava_next_video.engine.scheduler import Scheduler
 from llava_next_video.engine.settings import EngineSettings
@@ -43,32 +45,25 @@ class Engine:
     def __init__(self, parts: Parts) -> None:
         decoder, vision, settings = parts.decoder, parts.vision, parts.settings
         page_bytes = decoder.page_bytes(settings.page_tokens)
-        if settings.kv_bytes < page_bytes:
-            raise CapacityError(
-                f"kv_bytes {settings.kv_bytes} hold no page of {page_bytes} bytes; raise kv_bytes"
-            )
+        kv_bytes = kv_bytes_for(decoder, vision, settings)
+        if kv_bytes < page_bytes:
+            raise CapacityError(f"kv_bytes {kv_bytes} hold no page of {page_bytes} bytes; raise kv_bytes")
         self.settings = settings
-        self.pages = PagePool(settings.kv_bytes // page_bytes, settings.page_tokens)
+        self.pages = PagePool(kv_bytes // page_bytes, settings.page_tokens)
         self.features = FeatureCache(settings.feature_bytes)
         self.scheduler = Scheduler(settings, self.pages, self.features)
         self.encoder = Encoder(vision, self.features, settings.frame_budget)
         self.decoder = decoder
-        attention = CpuAttention(
-            windows=decoder.windows,
-            heads=decoder.heads,
-            key_value_heads=decoder.key_value_heads,
-            head_width=decoder.head_width,
-            pages=self.pages.count,
-            page_tokens=settings.page_tokens,
-            dtype=decoder.dtype,
-            share=settings.share_prefixes,
-        )
-        self.runner = Runner(decoder, attention, parts.sampler)
+        self.runner = assembled(parts, pages=self.pages.count)
+        on_gpu = decoder.device.type != "cpu"
+        self._ahead = on_gpu if settings.ahead is None else settings.ahead
+        self._device = torch.cuda.device(decoder.device) if on_gpu else nullcontext()
+        self._under_way: Step | None = None
         config = vision.config
         self._door = Door(
             config=config,
             context=decoder.context,
-            most=settings.context,
+            most=longest_request(parts, pages=self.pages.count),
             room=self.pages.count * settings.page_tokens,
             vocabulary=decoder.vocabulary,
             placeholders={"image": config.image_token_index, "video": config.video_token_index},
@@ -131,7 +126,13 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether some request waits or runs."""
-        return bool(self._inbox or self._endings or self.scheduler.waiting or self.scheduler.running)
+        return bool(
+            self._inbox
+            or self._endings
+            or self._under_way
+            or self.scheduler.waiting
+            or self.scheduler.running
+        )
 
     def add(
         self,
@@ -190,18 +191,32 @@ class Engine:
         return self._end_soon(request_id, "stop")
 
     def step(self) -> list[Output]:
-        """Do some work for everyone; gives what is new."""
-        with torch.inference_mode():
+        """Do some work for everyone; gives what is new.
+
+        On a GPU (see `EngineSettings.ahead`) that is what the step before has chosen: its tokens are looked
+        at while the device computes this one.
+        """
+        with torch.inference_mode(), self._device:
             outputs = self._sort_out()
             self.scheduler.admit(pixels_ready)
+            ahead = self._ahead and all(request.options.plain for request in self.scheduler.running)
+            if not ahead:
+                outputs += self._settle()
             encoding = [request for request in self.scheduler.running if request.state is State.ENCODING]
             if self._encodes():
                 for request, error in self.encoder.step(encoding):
                     outputs.append(self.scheduler.end(request, "error", error))
             chunks = self.scheduler.chunks()
+            waited_for = self._under_way
             if chunks:
-                outputs += self.scheduler.advance(chunks, self.runner.run(chunks))
-            elif self.scheduler.waiting and not encoding:
+                started = self.runner.start(chunks, ahead=ahead)
+                self.scheduler.book(chunks)
+            outputs += self._settle()
+            if chunks:
+                self._under_way = started
+                if not ahead:
+                    outputs += self._settle()
+            elif self.scheduler.waiting and not encoding and waited_for is None:
                 time.sleep(0.001)  # all that wait, wait for pixels
         for output in outputs:
             self._forget(output)
@@ -273,6 +288,11 @@ class Engine:
         assert not held, f"{held} pages are held by nobody"
         assert not self.features.in_use, f"features of {self.features.in_use} media are held by nobody"
         assert not self.encoder.open_jobs, "a medium is half encoded for nobody"
+
+    def _settle(self) -> list[Output]:
+        """Take in what the step under way has chosen."""
+        step, self._under_way = self._under_way, None
+        return [] if step is None else self.scheduler.settle(step.chunks, step.results())
 
     def _encodes(self) -> bool:
         """Whether this step encodes: not if prompts fill it, but then the next one does.

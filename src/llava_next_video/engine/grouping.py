@@ -71,3 +71,26 @@ def runs(pages: Sequence[int], start: int, end: int, page_tokens: int) -> list[t
         else:
             found.append((begin, stop))
     return found
+
+
+def companies(tables: Sequence[Sequence[int]], *, at_least: int) -> list[tuple[tuple[int, ...], int]]:
+    """Members that begin with the same pages and how many, nobody in two of them.
+
+    Where several ways are possible, the one first that saves the most reading:
+
+    >>> companies([[7, 8, 9, 4], [7, 8, 9, 4], [7, 5, 6], [7, 1, 3]], at_least=1)
+    [((0, 1), 4), ((2, 3), 1)]
+    """
+    found = sorted(
+        shared_pages(tables, at_least=at_least),
+        key=lambda shared: (len(shared.members) - 1) * shared.end,
+        reverse=True,
+    )
+    taken: set[int] = set()
+    chosen = []
+    for shared in found:
+        free = tuple(member for member in shared.members if member not in taken)
+        if len(free) > 1:
+            chosen.append((free, shared.end))
+            taken.update(free)
+    return chosen

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
+from llava_next_video.engine.between import normed, root_mean_square
+from llava_next_video.engine.linear_cuda import NARROW, refuse_narrow
+from llava_next_video.engine.product import Product
 from llava_next_video.engine.settings import DType, Quantize
 from llava_next_video.errors import ConfigError
 
@@ -22,37 +24,11 @@ _BARE: tuple[str, list[float], str] = ("none", [], "")  # nothing after the prod
 _FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@runtime_checkable
-class Product(Protocol):
-    """A matrix product with fixed weights.
-
-    Attributes:
-        multiplications: Products of two numbers for each row.
-        weight_bytes: What it reads of its weights.
-    """
-
-    multiplications: int
-    weight_bytes: int
-
-    def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
-        """The product for each row. What stands in `x` may be lost."""
-
-    def after_norm(
-        self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
-    ) -> Float[Tensor, "rows out"]:
-        """The product for each row after an RMS norm; `x` stays."""
-
-    def onto(
-        self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
-    ) -> Float[Tensor, "rows out"]:
-        """`sum` with the product of each row added, in place. What stands in `x` may be lost."""
-
-
 class FloatLinear:
-    """`x @ weight.T + bias`, with the weights turned once: 2 to 32 rows then take half the time."""
+    """`x @ weight.T + bias`; on a CPU with the weights turned once: 2 to 32 rows then take half the time."""
 
     def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
-        self.turned = weight.t().contiguous()
+        self.turned = weight.t() if weight.is_cuda else weight.t().contiguous()
         self.multiplications, self.weight_bytes = self.turned.numel(), self.turned.nbytes
         self.bias = bias
 
@@ -64,7 +40,7 @@ class FloatLinear:
         self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
-        return self((x * root_mean_square(x, epsilon).reciprocal_()).to(x.dtype).mul_(weight))
+        return self(normed(x, weight, epsilon))
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
@@ -152,16 +128,6 @@ class Int8Linear:
         return out, unit
 
 
-def root_mean_square(x: Float[Tensor, "rows width"], epsilon: float) -> Float[Tensor, "rows 1"]:
-    """What an RMS norm divides by, in float32; a vector norm is many times faster here than torch.rms_norm.
-
-    >>> round(float(root_mean_square(torch.tensor([[3.0, -3.0]]), 7.0)), 3)
-    4.0
-    """
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
-    return norm.square_().div_(x.shape[1]).add_(epsilon).sqrt_()
-
-
 def quantized_rows(
     weight: Float[Tensor, "out width"],
 ) -> tuple[Int8[Tensor, "out width"], Float[Tensor, "out 1"]]:
@@ -187,22 +153,33 @@ def linear(
     if any(one is not None for one in biases):
         parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
         bias = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return Int8Linear(weight, bias, zero_point) if quantize == "int8" else FloatLinear(weight, bias)
+    if quantize == "none":
+        return FloatLinear(weight, bias)
+    if weight.device.type == "cpu":
+        return Int8Linear(weight, bias, zero_point)
+    return NARROW[quantize](weight, bias)
 
 
 def chosen_dtype(wanted: DType, device: torch.device, quantize: Quantize) -> torch.dtype:
     """The precision to compute in: the wanted one, or the one that this machine multiplies faster.
 
-    With 8-bit products what lies between them stays in float32: it is little, and float16 can overflow.
+    With 8-bit products on a CPU what lies between them stays in float32: it is little, and float16 can
+    overflow.
+
+    Raises:
+        ConfigError: The device cannot multiply in that precision.
     """
+    if device.type != "cpu":
+        refuse_narrow(quantize, wanted, device)
+        return torch.bfloat16 if wanted == "auto" else _FLOATS[wanted]
+    if quantize in ("int4", "fp8"):
+        raise ConfigError(f'quantize {quantize!r} needs a GPU; on a CPU there is "int8"')
     if quantize == "int8":
         if wanted not in ("auto", "float32"):
             raise ConfigError(f'quantize "int8" computes in float32 between its products; dtype is {wanted}')
         return torch.float32
     if wanted != "auto":
         return _FLOATS[wanted]
-    if device.type != "cpu":
-        return torch.bfloat16
     return torch.bfloat16 if _seconds(torch.bfloat16) * 1.3 < _seconds(torch.float32) else torch.float32
 
 

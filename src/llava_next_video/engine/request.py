@@ -16,6 +16,9 @@ from llava_next_video.long_video import RopeScaling
 
 FinishReason = Literal["stop", "length", "abort", "timeout", "error"]
 
+UNKNOWN = -1
+"""Stands for a token that is being chosen."""
+
 
 class State(Enum):
     """Where a request stands."""
@@ -81,7 +84,10 @@ class Output:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """One answer being made. `ids` is prompt and answer; the first `computed` have keys and values."""
+    """One answer being made. `ids` is prompt and answer; the first `computed` have keys and values.
+
+    The last `unknown` ids are still being chosen.
+    """
 
     id: int
     index: int
@@ -89,10 +95,11 @@ class Request:
     media: tuple[Medium, ...]
     ids: list[int]
     prompt_tokens: int
+    unknown: int = field(default=0, init=False)
     end_ids: frozenset[int]
     deadline_s: float | None
     salt: bytes
-    rope: RopeScaling | None
+    rope: RopeScaling | None = None
     timings: Timings
     generator: torch.Generator | None = None
     state: State = State.WAITING
@@ -155,6 +162,16 @@ class Request:
         return self.ids[self.prompt_tokens :]
 
     @property
+    def known(self) -> int:
+        """Tokens of prompt and answer that were chosen."""
+        return len(self.ids) - self.unknown
+
+    @property
+    def full(self) -> bool:
+        """Whether the answer has all tokens it may have, once they are known."""
+        return len(self.ids) - self.prompt_tokens >= self.options.max_new_tokens
+
+    @property
     def remaining(self) -> int:
         """Tokens whose keys and values are still to be computed."""
         return len(self.ids) - self.computed
@@ -179,6 +196,6 @@ class Request:
             error=self.error,
             prompt_tokens=self.prompt_tokens,
             cached_tokens=self.cached_tokens or 0,
-            completion_tokens=len(self.ids) - self.prompt_tokens,
+            completion_tokens=self.known - self.prompt_tokens,
             timings=self.timings,
         )

@@ -17,9 +17,21 @@ from llava_next_video.engine.linear import linear
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.vision import Vision
 
-_ROWS, _WIDTH = 1024, 1024
-_MEMORY_BYTES = 256 * 1024**2
 _TIMES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    """A product that shows the best of a device, and memory that its caches cannot hold."""
+
+    side: int
+    memory_bytes: int
+
+
+_SIZES = {
+    "cpu": _Size(side=1024, memory_bytes=256 * 1024**2),
+    "cuda": _Size(side=8192, memory_bytes=4 * 1024**3),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +68,16 @@ class Work:
             weight_bytes=sum(product.weight_bytes for product in (*layers, decoder.head)),
         )
 
+    def multiplications(self, *, frames: int, tokens: int, answer_tokens: int) -> int:
+        """What a step multiplies.
+
+        >>> Work(by_frame=7, by_token=10, by_answer_token=2, weight_bytes=0).multiplications(
+        ...     frames=1, tokens=3, answer_tokens=1
+        ... )
+        39
+        """
+        return frames * self.by_frame + tokens * self.by_token + answer_tokens * self.by_answer_token
+
     def least_s(self, machine: Machine, *, frames: int, tokens: int, answer_tokens: int) -> float:
         """Seconds that a step takes at least: it multiplies, or it waits for its weights.
 
@@ -67,29 +89,38 @@ class Work:
         5.0
         """
         encode_s = frames * self.by_frame / machine.multiplications_per_s
-        multiplications = tokens * self.by_token + answer_tokens * self.by_answer_token
+        multiplications = self.multiplications(frames=0, tokens=tokens, answer_tokens=answer_tokens)
         multiply_s = multiplications / machine.multiplications_per_s
         return encode_s + max(multiply_s, self.weight_bytes / machine.bytes_per_s if tokens else 0.0)
 
 
-def measured(dtype: torch.dtype, quantize: Quantize) -> Machine:
-    """The best of a few tries, with as many threads as torch uses."""
+def measured(dtype: torch.dtype, quantize: Quantize, device: torch.device) -> Machine:
+    """The best of a few tries, on a CPU with as many threads as torch uses."""
+    size = _SIZES[device.type]
     with torch.inference_mode():
-        product = linear([torch.ones(_WIDTH, _WIDTH, dtype=dtype)], [None], quantize)
-        rows = torch.ones(_ROWS, _WIDTH, dtype=dtype)
-        multiply_s = _best_s(lambda: product(rows))
-        memory = torch.ones(_MEMORY_BYTES // 4, dtype=torch.float32)
-        read_s = _best_s(memory.sum)
+        weight = torch.randn(size.side, size.side, dtype=dtype, device=device)
+        product = linear([weight], [None], quantize)
+        rows = torch.randn_like(weight)
+        multiply_s = _best_s(lambda: product(rows), device)
+        memory = torch.ones(size.memory_bytes // 4, dtype=torch.float32, device=device)
+        read_s = _best_s(memory.sum, device)
     return Machine(
-        multiplications_per_s=_ROWS * product.multiplications / multiply_s,
+        multiplications_per_s=size.side * product.multiplications / multiply_s,
         bytes_per_s=memory.nbytes / read_s,
     )
 
 
-def _best_s(work: Callable[[], object]) -> float:
+def _best_s(work: Callable[[], object], device: torch.device) -> float:
     best = float("inf")
     for _ in range(_TIMES):
+        _wait(device)
         start = time.perf_counter()
         work()
+        _wait(device)
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -29,7 +29,9 @@ class Rope:
         strengths: For each scaling the factor on cosine and sine (YaRN sharpens attention by it).
     """
 
-    def __init__(self, rotary: Any, config: Any, *, head_width: int, scalings: int) -> None:
+    def __init__(
+        self, rotary: Any, config: Any, *, head_width: int, scalings: int, device: torch.device
+    ) -> None:
         own = rotary.inv_freq.detach().float()
         if len(own) * 2 != head_width:
             raise ConfigError(
@@ -38,8 +40,8 @@ class Rope:
         self._rotary = type(rotary)
         self._config = config
         self._rows: OrderedDict[RopeScaling, int] = OrderedDict()
-        self.frequencies = own.new_zeros(scalings + 1, len(own))
-        self.strengths = own.new_ones(scalings + 1)
+        self.frequencies = torch.zeros(scalings + 1, len(own), device=device)
+        self.strengths = torch.ones(scalings + 1, device=device)
         self._write(OWN, rotary)
 
     def rows(self, scalings: Sequence[RopeScaling | None]) -> list[int]:

@@ -1,60 +1,139 @@
-"""One step of the network: the chunks of many requests, packed."""
+"""One step of the network: the chunks of many requests, packed.
+
+A step can be started before the tokens of the last one are known here: they stay on the device, and the next
+step takes them from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from llava_next_video.engine.decoder import Decoder
+from llava_next_video.engine.decoder import Attend, Decoder
+from llava_next_video.engine.graphs import DecodeGraphs, padded_size
+from llava_next_video.engine.request import UNKNOWN, Request
 from llava_next_video.engine.sampler import Sampler
+from llava_next_video.engine.sampler_batched import BatchedSampler
 from llava_next_video.engine.scheduler import Chunk, Sampled
+from llava_next_video.engine.transfer import fetched, sent
 
 
 @runtime_checkable
 class Attention(Protocol):
     """Keys and values in pages, and attention to them: the part of a step that knows the device."""
 
-    def begin(self, chunks: Sequence[Chunk]) -> None:
-        """Look at the pages of the next step."""
+    def begin(
+        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+    ) -> None:
+        """Look at the pages of the next step, which has `padded` rows if a recorded graph computes it.
+
+        `ropes` says for each chunk how its positions are scaled, as a row of `Decoder.rope`.
+        """
 
     def attend(self, layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:
         """Write keys and values of the step into their pages, and attend: tokens x heads x width."""
 
 
-class Runner:
-    """Decoder, attention and sampler together."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A step that was started.
 
-    def __init__(self, decoder: Decoder, attention: Attention, sampler: Sampler) -> None:
+    Attributes:
+        chunks: What it computes.
+        results: Waits for it; gives the chosen token where a chunk reached the end of its request.
+    """
+
+    chunks: Sequence[Chunk]
+    results: Callable[[], list[Sampled | None]]
+
+
+class Runner:
+    """Decoder, attention and samplers together.
+
+    Args:
+        decoder: Computes.
+        attention: Attends.
+        sampler: Chooses tokens one by one.
+        batched: Chooses tokens on the device.
+        turning: For a step of so many rows that has begun, what attends like `attention`, but turns queries
+            and keys itself; None: the decoder turns them.
+        graphs: Replays steps that only generate.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        attention: Attention,
+        sampler: Sampler,
+        batched: BatchedSampler,
+        *,
+        turning: Callable[[int], Attend] | None = None,
+        graphs: DecodeGraphs | None = None,
+    ) -> None:
         self.decoder = decoder
         self.attention = attention
+        self._turning = turning
         self.sampler = sampler
+        self.batched = batched
+        self.graphs = graphs
+        self._chosen: Tensor | None = None
+        self._row_of: dict[tuple[int, int], int] = {}
 
-    def run(self, chunks: Sequence[Chunk]) -> list[Sampled | None]:
-        """Computes the chunks; gives the chosen token where a chunk reaches the end of its request."""
-        self.attention.begin(chunks)
-        positions = torch.cat([torch.arange(chunk.start, chunk.start + chunk.count) for chunk in chunks])
-        rows = self.decoder.rope.rows([chunk.request.rope for chunk in chunks])
-        ropes = torch.tensor(rows).repeat_interleave(torch.tensor([chunk.count for chunk in chunks]))
+    def start(self, chunks: Sequence[Chunk], *, ahead: bool) -> Step:
+        """Begin to compute the chunks.
+
+        Args:
+            chunks: What to compute.
+            ahead: Come back before it is computed; the options of all requests must be `plain`.
+        """
+        requests = [chunk.request for chunk in chunks if chunk.samples]
+        logits = self._logits(chunks)
+        if ahead and requests:
+            self._chosen = self.batched.choose(requests, logits)
+            self._row_of = {request.id_and_index: row for row, request in enumerate(requests)}
+            ids = fetched(self._chosen)
+            places = [chunk.samples for chunk in chunks]
+            return Step(chunks=chunks, results=lambda: _spread([Sampled(id=id) for id in ids()], places))
+        chosen = self.sampler.choose(requests, logits.cpu()) if requests else []
+        found = _spread(chosen, [chunk.samples for chunk in chunks])
+        return Step(chunks=chunks, results=lambda: found)
+
+    def _logits(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Logits of the chunks that reach the end of their requests."""
+        device = self.decoder.device
+        ropes = self.decoder.rope.rows([chunk.request.rope for chunk in chunks])
+        if self.graphs is not None and all(map(_generates, chunks)):
+            size = padded_size(len(chunks), self.graphs.sizes)
+            self.attention.begin(chunks, size, ropes)
+            return self.graphs.run(self._ids(chunks, []), size)
+        self.attention.begin(chunks, None, ropes)
         ends, row = [], 0
         for chunk in chunks:
             row += chunk.count
             if chunk.samples:
                 ends.append(row - 1)
-        wanted = None if len(ends) == row else torch.tensor(ends, dtype=torch.long)
+        wanted = None if len(ends) == row else sent(ends, torch.long, device)
         embedded = self._embedded(chunks)
-        hidden = self.decoder.forward(embedded, positions, ropes, self.attention.attend, wanted)
-        if not ends:
-            return [None] * len(chunks)
-        requests = [chunk.request for chunk in chunks if chunk.samples]
-        chosen = iter(self.sampler.choose(requests, self.decoder.logits(hidden)))
-        return [next(chosen) if chunk.samples else None for chunk in chunks]
+        if self._turning is not None:
+            turns, attend = None, self._turning(row)
+        else:
+            turns, attend = self._turns(chunks, ropes), self.attention.attend
+        hidden = self.decoder.forward(embedded, turns, attend, wanted)
+        return self.decoder.logits(hidden) if ends else hidden
+
+    def _turns(self, chunks: Sequence[Chunk], ropes: Sequence[int]) -> Tensor:
+        """The turns of the positions of the chunks' tokens, as their requests scale them."""
+        at = [place for chunk in chunks for place in range(chunk.start, chunk.start + chunk.count)]
+        rows = [rope for chunk, rope in zip(chunks, ropes, strict=True) for _ in range(chunk.count)]
+        positions, scalings = sent(at + rows, torch.long, self.decoder.device).chunk(2)
+        return self.decoder.rope.turns(positions, scalings)
 
     def _embedded(self, chunks: Sequence[Chunk]) -> Tensor:
         """Embeddings of the chunks' tokens, with visual features in the places of their placeholders."""
-        ids = [id for chunk in chunks for id in chunk.request.ids[chunk.start : chunk.start + chunk.count]]
         features: list[tuple[int, Tensor]] = []
         row = 0
         for chunk in chunks:
@@ -62,14 +141,37 @@ class Runner:
             for medium in chunk.request.media:
                 first, stop = max(chunk.start, medium.start), min(end, medium.start + medium.tokens)
                 if first < stop:
-                    place = row + first - chunk.start
-                    ids[place : place + stop - first] = [0] * (
-                        stop - first
-                    )  # a placeholder may have no embedding
                     seen = chunk.request.features[medium.key][first - medium.start : stop - medium.start]
-                    features.append((place, seen))
+                    features.append((row + first - chunk.start, seen))
             row += chunk.count
-        hidden = self.decoder.embed(torch.tensor(ids))
+        hidden = self.decoder.embed(self._ids(chunks, features))
         for place, seen in features:
             hidden[place : place + len(seen)] = seen
         return hidden
+
+    def _ids(self, chunks: Sequence[Chunk], features: Sequence[tuple[int, Tensor]]) -> Tensor:
+        """Ids of the chunks' tokens, those that are not known here from where the last step left them."""
+        ids = [id for chunk in chunks for id in chunk.request.ids[chunk.start : chunk.start + chunk.count]]
+        for place, seen in features:
+            ids[place : place + len(seen)] = [0] * len(seen)  # a placeholder may have no embedding
+        if self._chosen is None or UNKNOWN not in ids:
+            return sent(ids, torch.long, self.decoder.device)
+        row = 0
+        for chunk in chunks:
+            row += chunk.count
+            if ids[row - 1] == UNKNOWN:
+                ids[row - 1] = -1 - self._row_of[chunk.request.id_and_index]
+        mixed = sent(ids, torch.long, self.decoder.device)
+        left = self._chosen.index_select(0, (-1 - mixed).clamp_min_(0))
+        return torch.where(mixed < 0, left, mixed)
+
+
+def _generates(chunk: Chunk) -> bool:
+    request: Request = chunk.request
+    return chunk.count == 1 and chunk.samples and chunk.start >= request.prompt_tokens
+
+
+def _spread(chosen: Sequence[Sampled], places: Sequence[bool]) -> list[Sampled | None]:
+    """The choices in the places of the chunks that made them."""
+    each = iter(chosen)
+    return [next(each) if place else None for place in places]

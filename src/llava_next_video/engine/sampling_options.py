@@ -56,6 +56,19 @@ class SamplingOptions:
     ignore_eos: bool = False
     guide: Guide | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether a token depends on its logits and on chance only, and nothing but its id is asked for."""
+        return not (
+            self.min_new_tokens
+            or self.repetition_penalty != 1
+            or self.presence_penalty
+            or self.frequency_penalty
+            or self.logit_bias
+            or self.logprobs is not None
+            or self.guide is not None
+        )
+
     def __post_init__(self) -> None:
         self._refuse_counts()
         self._refuse_numbers()

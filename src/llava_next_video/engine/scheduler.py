@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from llava_next_video.engine.features import FeatureCache
 from llava_next_video.engine.pages import PagePool, page_hashes
-from llava_next_video.engine.request import FinishReason, Output, Request, State, TokenLogprob
+from llava_next_video.engine.request import UNKNOWN, FinishReason, Output, Request, State, TokenLogprob
 from llava_next_video.engine.settings import EngineSettings
 from llava_next_video.inputs import Medium
 
@@ -119,7 +119,8 @@ class Scheduler:
         """What to compute now; may send the newest requests back to wait when pages run out."""
         chunks = []
         for request in list(self.running):
-            if request.state is State.RUNNING and request.decoding and self._grow(request):
+            generates = request.state is State.RUNNING and request.decoding and not request.full
+            if generates and self._grow(request):
                 chunks.append(Chunk(request=request, start=request.computed, count=1))
         prompts = [r for r in self.running if r.state is State.RUNNING and not r.decoding]
         given = shares(self.settings.token_budget - len(chunks), [request.remaining for request in prompts])
@@ -128,21 +129,31 @@ class Scheduler:
                 chunks.append(Chunk(request=request, start=request.computed, count=count))
         return chunks
 
-    def advance(self, chunks: Sequence[Chunk], sampled: Sequence[Sampled | None]) -> list[Output]:
-        """Book what a step computed; gives an output for each request that has a new token."""
-        outputs = []
-        now = time.monotonic()
-        for chunk, choice in zip(chunks, sampled, strict=True):
+    def book(self, chunks: Sequence[Chunk]) -> None:
+        """Note what a step that has begun computes; a token that it chooses is unknown for now."""
+        for chunk in chunks:
             request = chunk.request
+            if chunk.samples:
+                request.ids.append(UNKNOWN)
+                request.unknown += 1
             request.computed += chunk.count
             self.counters.computed_tokens += chunk.count
             self._publish(request)
             for key in [key for key in request.features if all(m.key != key for m in request.needed_media())]:
                 del request.features[key]
                 self.features.drop(key, request.id_and_index)
-            if choice is not None:
-                outputs.append(self._append(request, choice, now))
-        return outputs
+
+    def settle(self, chunks: Sequence[Chunk], sampled: Sequence[Sampled | None]) -> list[Output]:
+        """Take in the tokens that a booked step chose; gives an output for each request that has a new one.
+
+        Requests that ended since are passed over.
+        """
+        now = time.monotonic()
+        return [
+            self._learn(chunk.request, choice, now)
+            for chunk, choice in zip(chunks, sampled, strict=True)
+            if choice is not None and chunk.request.state is not State.FINISHED
+        ]
 
     def end(self, request: Request, reason: FinishReason, error: str | None = None) -> Output:
         """Take a request out at any stage and free what it holds."""
@@ -151,12 +162,14 @@ class Scheduler:
         elif request in self.waiting:
             self.waiting.remove(request)
         self._free(request)
+        del request.ids[request.known :]
+        request.unknown = 0
         request.state, request.finish, request.error = State.FINISHED, reason, error
         request.timings.finished_s = time.monotonic()
         self.counters.finished += 1
         return request.output()
 
-    def _append(self, request: Request, choice: Sampled, now: float) -> Output:
+    def _learn(self, request: Request, choice: Sampled, now: float) -> Output:
         timings = request.timings
         if timings.first_token_s is None:
             timings.first_token_s = now
@@ -164,9 +177,10 @@ class Scheduler:
             return self.end(request, "error", choice.error)
         if choice.id in request.end_ids:
             return self.end(request, "stop")
-        request.ids.append(choice.id)
+        request.ids[request.known] = choice.id
+        request.unknown -= 1
         self.counters.generated_tokens += 1
-        if len(request.ids) - request.prompt_tokens >= request.options.max_new_tokens:
+        if request.known - request.prompt_tokens >= request.options.max_new_tokens:
             self.end(request, "length")
         return request.output((choice.id,), () if choice.logprob is None else (choice.logprob,))
 
@@ -241,7 +255,7 @@ class Scheduler:
     def _publish(self, request: Request) -> None:
         if not self.settings.share_prefixes:
             return
-        whole = request.computed // self.pages.page_tokens
+        whole = min(request.computed, request.known) // self.pages.page_tokens
         if whole > request.published:
             self._hash(request)
         for index in range(request.published, whole):
@@ -252,7 +266,7 @@ class Scheduler:
 
     def _hash(self, request: Request) -> None:
         request.hashes = page_hashes(
-            request.ids,
+            request.ids[: request.known],
             request.media,
             page_tokens=self.pages.page_tokens,
             salt=request.salt,

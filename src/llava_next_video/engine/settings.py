@@ -1,12 +1,14 @@
 """How much the engine may use, and in what precision."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from llava_next_video.errors import ConfigError
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Quantize = Literal["none", "int8"]
+Quantize = Literal["none", "int8", "int4", "fp8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,15 +21,20 @@ class EngineSettings:
         max_requests: Requests that run together at most.
         max_waiting: Requests that may wait; the next one is refused with `CapacityError`.
         page_tokens: Tokens of one page of keys and values.
-        kv_bytes: Memory for keys and values.
+        kv_bytes: Memory for keys and values; None: 2 GiB on a CPU, on a GPU what weights and the largest step
+            leave free.
         feature_bytes: Memory for visual features of media that nobody uses at the moment.
         context: Tokens of one request at most; None: what the checkpoint was made for.
         dtype: Precision of weights and activations. `auto`: float32 or bfloat16, whichever this machine
             multiplies faster.
-        quantize: `int8`: 8-bit weights and activations (a scale per weight row and per token) in all matrix
-            products of the decoder and the vision tower.
+        quantize: `int8` on a CPU: 8-bit weights and activations (a scale per weight row and per token) in all
+            matrix products of the decoder and the vision tower. On a GPU, in the decoder only: `fp8` weights
+            and activations, or `int8` and `int4` weights with activations as they are.
         device: Where the weights live, as torch spells it.
         share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group.
+        ahead: Start the next step before the tokens of the last one are known here; None: on a GPU. An output
+            then comes a step later.
+        graphs: On a GPU, replay steps that only generate as one recorded graph.
     """
 
     token_budget: int = 512
@@ -35,13 +42,15 @@ class EngineSettings:
     max_requests: int = 64
     max_waiting: int = 1024
     page_tokens: int = 16
-    kv_bytes: int = 2 * 1024**3
+    kv_bytes: int | None = None
     feature_bytes: int = 512 * 1024**2
     context: int | None = None
     dtype: DType = "auto"
     quantize: Quantize = "none"
     device: str = "cpu"
     share_prefixes: bool = True
+    ahead: bool | None = None
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         for name in (
@@ -52,8 +61,9 @@ class EngineSettings:
             "page_tokens",
             "kv_bytes",
         ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
         if self.feature_bytes < 0:
             raise ConfigError(f"feature_bytes is {self.feature_bytes}; it must not be negative")
         if self.context is not None and self.context < 2:
@@ -66,3 +76,18 @@ class EngineSettings:
         for name, known in (("dtype", get_args(DType)), ("quantize", get_args(Quantize))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+
+
+SUITED: Mapping[str, EngineSettings] = MappingProxyType(
+    {
+        "cpu": EngineSettings(),
+        "cuda": EngineSettings(
+            device="cuda",
+            token_budget=8192,
+            frame_budget=256,
+            max_requests=256,
+            feature_bytes=4 * 1024**3,
+        ),
+    }
+)
+"""Limits that suit each kind of device, by its name in torch."""

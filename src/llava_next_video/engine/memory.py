@@ -1,0 +1,127 @@
+"""What a network needs of a device's memory, before it is loaded and after.
+
+Computed from shapes alone, so that what cannot fit is refused before minutes of loading.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llava_next_video.engine.decoder import Decoder
+from llava_next_video.engine.settings import EngineSettings, Quantize
+from llava_next_video.engine.vision import Vision
+from llava_next_video.errors import CapacityError
+
+KV_BYTES_ON_CPU = 2 * 1024**3
+_SPARE_SHARE = 24  # this part of a GPU's memory is left for recorded graphs, pixels and what lies between
+_LEAST_TOKENS = 2048
+_BITS: dict[Quantize, float] = {"none": 16, "int8": 8.1, "fp8": 8.1, "int4": 4.25}
+_GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Bytes that a network needs on a GPU."""
+
+    weights: int
+    activations: int
+    kv: int
+
+    @property
+    def needed(self) -> int:
+        """All of it."""
+        return self.weights + self.activations + self.kv
+
+    def refuse_beyond(self, free_bytes: int, device: torch.device) -> None:
+        """Raise unless so many bytes are enough.
+
+        Raises:
+            CapacityError: They are not.
+        """
+        if self.needed > free_bytes:
+            raise CapacityError(
+                f"{self.needed / _GIB:.1f} GiB needed on {device} ({self.weights / _GIB:.1f} of weights, "
+                f"{self.activations / _GIB:.1f} of activations, {self.kv / _GIB:.1f} of keys and values), "
+                f"{free_bytes / _GIB:.1f} are free; quantise, or lower kv_bytes or token_budget"
+            )
+
+
+def estimate(model: Any, settings: EngineSettings, *, item_bytes: int = 2) -> Estimate:
+    """What the engine needs for a network, which may be without weights.
+
+    Keys and values count with `kv_bytes`, or with those of 2048 tokens, below which an engine is of no use.
+    """
+    text, layers = model.config.text_config, model.model.language_model.layers
+    narrow = sum(parameter.numel() for name, parameter in layers.named_parameters() if "proj" in name)
+    every = sum(parameter.numel() for parameter in model.parameters())
+    weights = int(narrow * _BITS[settings.quantize] / 16 * item_bytes) + (every - narrow) * item_bytes
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    token_kv = 2 * text.num_hidden_layers * text.num_key_value_heads * head_width * item_bytes
+    rows = settings.token_budget * (4 * text.hidden_size + 3 * text.intermediate_size) * item_bytes
+    logits = settings.max_requests * text.vocab_size * 4
+    return Estimate(
+        weights=weights,
+        activations=2 * rows + logits,
+        kv=settings.kv_bytes or _LEAST_TOKENS * token_kv,
+    )
+
+
+def refuse_too_large(model: Any, settings: EngineSettings) -> None:
+    """Raise if a network cannot fit the GPU that the settings name; a CPU is not asked.
+
+    Raises:
+        CapacityError: It cannot fit.
+    """
+    device = torch.device(settings.device)
+    if device.type == "cuda":
+        bytes_each = 4 if settings.dtype == "float32" else 2
+        needed = estimate(model, settings, item_bytes=bytes_each)
+        needed.refuse_beyond(torch.cuda.mem_get_info(device)[0], device)
+
+
+def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> int:
+    """Memory for keys and values: what is asked for, or what is left beside the largest step.
+
+    On a GPU the largest prompt step and the largest vision batch are run once, without attention, to see what
+    they take.
+    """
+    if settings.kv_bytes is not None:
+        return settings.kv_bytes
+    if decoder.device.type == "cpu":
+        return KV_BYTES_ON_CPU
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(decoder.device)
+    peak = _peak_bytes(decoder, vision, settings)
+    left = free - peak - settings.feature_bytes - total // _SPARE_SHARE
+    return max(left, 0)
+
+
+@torch.inference_mode()
+def _peak_bytes(decoder: Decoder, vision: Vision, settings: EngineSettings) -> int:
+    """Bytes that the largest steps take beside the weights."""
+    device = decoder.device
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    tokens = min(settings.token_budget, decoder.context)
+    hidden = torch.zeros(settings.token_budget, decoder.width, dtype=decoder.dtype, device=device)
+    positions = torch.arange(settings.token_budget, device=device) % tokens
+    turns = decoder.rope.turns(positions, torch.zeros_like(positions))
+    decoder.logits(decoder.forward(hidden, turns, _no_attention)[: settings.max_requests])
+    del hidden
+    of = vision.config.vision_config
+    shape = (min(vision.tiles_at_once, settings.frame_budget), of.num_channels, of.image_size, of.image_size)
+    vision.frames(vision.tower(torch.zeros(shape, device=device)))
+    torch.cuda.synchronize(device)
+    peak = torch.cuda.max_memory_allocated(device) - before
+    torch.cuda.empty_cache()
+    return peak
+
+
+def _no_attention(layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:
+    return queries.clone(memory_format=torch.contiguous_format)

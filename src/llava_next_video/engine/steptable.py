@@ -1,0 +1,293 @@
+"""Where every token of a step looks, as one table of integers.
+
+Numbers only, no device: what the kernels of a GPU read is filled in here, in one array, so that it can be
+sent in one piece. Its rows never move, so a captured graph finds the next step where the last one was.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llava_next_video.engine.grouping import companies
+from llava_next_video.engine.request import Request
+from llava_next_video.engine.scheduler import Chunk
+
+_SHARED_TOKENS = 256  # a shorter common beginning is read by each by itself
+_LEAST_ROWS = 16  # of one matrix product on a GPU
+_MOST_ROWS = 64
+
+
+class Field(IntEnum):
+    """What stands in which column of the table.
+
+    POSITION, ROPE, TABLE and COVERED belong to the row of the step: where the token stands in its request,
+    how such positions are scaled, which page table it looks through, and how many tokens of it a shared
+    bundle reads. The others list things of
+    which there are no more than rows: own bundles, shared bundles, their rows, and long chunks.
+    """
+
+    POSITION = 0
+    TABLE = 1
+    COVERED = 2
+    OWN_FIRST = 3
+    OWN_COUNT = 4
+    SHARED_FIRST = 5
+    SHARED_COUNT = 6
+    SHARED_END = 7
+    SHARED_ROW = 8
+    LONG_TABLE = 9
+    LONG_QUERIES = 10
+    LONG_KEYS = 11
+    ROPE = 12
+
+
+FIELDS = len(Field)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Long:
+    """Chunks of many tokens that follow each other, for attention without pages.
+
+    Attributes:
+        first, end: Their rows of the step.
+        queries, keys: Tokens of each chunk that ask, and that are seen (those before the chunk, too).
+    """
+
+    first: int
+    end: int
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+
+    @property
+    def begins(self) -> bool:
+        """Whether no chunk has anything before it."""
+        return self.queries == self.keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The shape of a step: what kernels are launched with.
+
+    A bundle is some rows of the step that read the same pages together.
+
+    Attributes:
+        rows: Rows of the step, those that only fill it up included.
+        own: How many bundles read what a request has for itself.
+        own_rows: Products of the queries of such a bundle with its keys take so many rows (a power of two).
+        shared: How many bundles read what several requests have in common, rounded up to a power of two.
+        shared_rows: The same for these.
+        long: Chunks that do not go through bundles.
+    """
+
+    rows: int
+    own: int
+    own_rows: int
+    shared: int = 0
+    shared_rows: int = _LEAST_ROWS
+    long: Long | None = None
+
+    @property
+    def paged_rows(self) -> int:
+        """Rows that look through bundles."""
+        return self.rows - (0 if self.long is None else self.long.end - self.long.first)
+
+
+class StepTable:
+    """The table and the page tables of running requests, in one array: `numbers`.
+
+    The page tables come first, `requests` of them and one that names only the scratch page.
+    """
+
+    def __init__(
+        self, *, tokens: int, requests: int, pages_each: int, scratch_page: int, page_tokens: int, group: int
+    ) -> None:
+        self.page_tokens = page_tokens
+        self.group = group
+        self.pages_each = pages_each
+        self.table_numbers = (requests + 1) * pages_each
+        self.numbers: NDArray[np.int32] = np.zeros(self.table_numbers + (tokens + 1) * FIELDS, np.int32)
+        self._tables = self.numbers[: self.table_numbers].reshape(requests + 1, pages_each)
+        self._rows = self.numbers[self.table_numbers :].reshape(tokens + 1, FIELDS)
+        self._scratch = requests
+        self._tables[requests] = scratch_page
+        self._free = list(range(requests))
+        self._places: OrderedDict[tuple[int, int], tuple[int, list[int], int]] = OrderedDict()
+        self._grouped: tuple[list[tuple[list[int], int]], list[tuple[tuple[int, ...], int]]] | None = None
+
+    def used(self, plan: Plan) -> int:
+        """How many of the numbers a step needs."""
+        return self.table_numbers + (plan.rows + 1) * FIELDS
+
+    def fill(
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        padded: int | None = None,
+        ropes: Sequence[int] | None = None,
+        long_from: int,
+        share: bool,
+    ) -> Plan:
+        """Write down a step.
+
+        Args:
+            chunks: The step.
+            padded: Add rows up to so many; they write to the scratch page and see only themselves.
+            ropes: What stands in the column of that name for each chunk; None: 0.
+            long_from: Chunks of at least so many tokens, and those between them, do not go through bundles.
+            share: Read common beginnings once.
+        """
+        counts = np.array([chunk.count for chunk in chunks], np.int32)
+        firsts = np.cumsum(counts, dtype=np.int32) - counts
+        count = int(counts.sum())
+        rows = count if padded is None else padded
+        self._refuse(count, rows, len(chunks))
+        table = self._rows
+        starts = np.array([chunk.start for chunk in chunks], np.int32)
+        places = np.array([self._place(chunk.request) for chunk in chunks], np.int32)
+        table[:count, Field.POSITION] = np.arange(count, dtype=np.int32) + np.repeat(starts - firsts, counts)
+        table[:count, Field.TABLE] = np.repeat(places, counts)
+        table[:count, Field.ROPE] = 0 if ropes is None else np.repeat(np.array(ropes, np.int32), counts)
+        table[count:rows, [Field.POSITION, Field.ROPE]] = 0
+        table[count:rows, Field.TABLE] = self._scratch
+        table[:rows, Field.COVERED] = 0
+        long = _long(counts.tolist(), long_from)
+        short = [index for index in range(len(chunks)) if index not in long]
+        shared, shared_rows = self._fill_shared(chunks, short, firsts.tolist()) if share else (0, _LEAST_ROWS)
+        if rows == len(chunks) or padded is not None:  # one token each
+            table[:rows, Field.OWN_FIRST] = np.arange(rows, dtype=np.int32)
+            table[:rows, Field.OWN_COUNT] = 1
+            return Plan(
+                rows=rows,
+                own=rows,
+                own_rows=_product_rows(self.group),
+                shared=shared,
+                shared_rows=shared_rows,
+            )
+        own_rows = _product_rows(self.group * max((int(counts[i]) for i in short), default=1))
+        step = own_rows // self.group
+        bundles = [
+            (int(firsts[i]) + place, min(step, int(counts[i]) - place))
+            for i in short
+            for place in range(0, int(counts[i]), step)
+        ]
+        if bundles:
+            table[: len(bundles), [Field.OWN_FIRST, Field.OWN_COUNT]] = bundles
+        return Plan(
+            rows=rows,
+            own=len(bundles),
+            own_rows=own_rows,
+            shared=shared,
+            shared_rows=shared_rows,
+            long=self._fill_long(long, starts, counts, firsts, places) if long else None,
+        )
+
+    def _refuse(self, count: int, rows: int, chunks: int) -> None:
+        if rows != count and count != chunks:
+            raise ValueError(f"only steps of one token each can be padded; this one has {count} for {chunks}")
+        if not count <= rows < len(self._rows):
+            raise ValueError(f"{count} tokens padded to {rows} do not fit {len(self._rows) - 1} rows")
+        if chunks > self._scratch:
+            raise ValueError(f"{chunks} chunks in a step, and there are {self._scratch} page tables")
+
+    def _place(self, request: Request) -> int:
+        """The page table of a request, brought up to date; the one unused for longest makes room."""
+        known = self._places.pop(request.id_and_index, None)
+        if known is None:
+            place = self._free.pop() if self._free else self._places.popitem(last=False)[1][0]
+            written = 0
+        else:
+            place, pages, written = known
+            if pages is not request.pages:  # it was sent back to wait, and came again
+                written = 0
+        if len(request.pages) > self.pages_each:
+            raise ValueError(f"{len(request.pages)} pages for one request, and a table has {self.pages_each}")
+        if written < len(request.pages):
+            self._tables[place, written : len(request.pages)] = request.pages[written:]
+        self._places[request.id_and_index] = place, request.pages, len(request.pages)
+        return place
+
+    def _fill_shared(
+        self, chunks: Sequence[Chunk], short: Sequence[int], firsts: Sequence[int]
+    ) -> tuple[int, int]:
+        """Bundles of rows that begin with the same pages: how many, and rows of their products."""
+        table, row, bundles = self._rows, 0, []
+        found = self._companies([chunks[index] for index in short])
+        members = [
+            [r for m in one for r in range(firsts[short[m]], firsts[short[m]] + chunks[short[m]].count)]
+            for one, _ in found
+        ]
+        size = _product_rows(self.group * max(map(len, members), default=1))
+        step = size // self.group
+        for rows, (_, pages) in zip(members, found, strict=True):
+            end = pages * self.page_tokens
+            table[rows, Field.COVERED] = end
+            table[row : row + len(rows), Field.SHARED_ROW] = rows
+            bundles += [(row + at, min(step, len(rows) - at), end) for at in range(0, len(rows), step)]
+            row += len(rows)
+        count = 1 << (len(bundles) - 1).bit_length() if bundles else 0
+        if count:
+            table[:count, [Field.SHARED_FIRST, Field.SHARED_COUNT, Field.SHARED_END]] = 0
+            table[: len(bundles), [Field.SHARED_FIRST, Field.SHARED_COUNT, Field.SHARED_END]] = bundles
+        return count, size
+
+    def _companies(self, chunks: Sequence[Chunk]) -> list[tuple[tuple[int, ...], int]]:
+        """Who shares how many first pages; found once for requests that go on generating."""
+        asked = [(chunk.request.pages, chunk.start if chunk.count > 1 else -1) for chunk in chunks]
+        if self._grouped is not None:
+            before = self._grouped[0]
+            if len(before) == len(asked) and all(
+                a[0] is b[0] and a[1] == b[1] for a, b in zip(before, asked, strict=True)
+            ):
+                return self._grouped[1]
+        tables = [chunk.request.pages[: chunk.start // self.page_tokens] for chunk in chunks]
+        found = companies(tables, at_least=-(-_SHARED_TOKENS // self.page_tokens))
+        self._grouped = asked, found
+        return found
+
+    def _fill_long(
+        self,
+        long: range,
+        starts: NDArray[np.int32],
+        counts: NDArray[np.int32],
+        firsts: NDArray[np.int32],
+        places: NDArray[np.int32],
+    ) -> Long:
+        """The long chunks, and where the queries and keys of each begin (and, behind the last, end)."""
+        at = slice(long.start, long.stop)
+        queries, keys = counts[at], counts[at] + starts[at]
+        self._rows[: len(long), Field.LONG_TABLE] = places[at]
+        for column, lengths in ((Field.LONG_QUERIES, queries), (Field.LONG_KEYS, keys)):
+            self._rows[0, column] = 0
+            self._rows[1 : len(long) + 1, column] = np.cumsum(lengths)
+        first = int(firsts[long.start])
+        return Long(
+            first=first,
+            end=first + int(queries.sum()),
+            queries=tuple(queries.tolist()),
+            keys=tuple(keys.tolist()),
+        )
+
+
+def _long(counts: Sequence[int], long_from: int) -> range:
+    """From the first long chunk to the last.
+
+    >>> _long([1, 600, 3, 700, 1], 64)
+    range(1, 4)
+    """
+    long = [index for index, count in enumerate(counts) if count >= long_from]
+    return range(long[0], long[-1] + 1) if long else range(0)
+
+
+def _product_rows(queries: int) -> int:
+    """Rows of a matrix product for so many queries, or as many as one takes.
+
+    >>> [_product_rows(queries) for queries in (1, 17, 500)]
+    [16, 32, 64]
+    """
+    return min(max(_LEAST_ROWS, 1 << (queries - 1).bit_length()), _MOST_ROWS)

@@ -92,7 +92,7 @@ class Request:
     end_ids: frozenset[int]
     deadline_s: float | None
     salt: bytes
-    rope: RopeScaling | None
+    rope: RopeScaling | None = None
     timings: Timings
     generator: torch.Generator | None = None
     state: State = State.WAITING

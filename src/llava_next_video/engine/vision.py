@@ -136,10 +136,14 @@ class Vision:
         return layout
 
     def frames(
-        self, hidden: Float[Tensor, "frames patches width"], strides: Sequence[int]
+        self, hidden: Float[Tensor, "frames patches width"], strides: Sequence[int] | None = None
     ) -> Float[Tensor, "pooled out"]:
-        """What the tower saw of frames, pooled and projected (or the other way round, as the config says)."""
+        """What the tower saw of frames, pooled and projected (or the other way round, as the config says).
+
+        `strides` are those of the pooling of each frame; None: the config's.
+        """
         grid = self.config.patch_grid
+        strides = strides or [self.config.spatial_pool_stride] * len(hidden)
         if self.config.pool_before_projector:
             return self.project(self.pooler.rows(hidden, grid, strides))
         return self.pooler.rows(self.project(hidden), grid, strides)

@@ -76,6 +76,7 @@ def test_pictures_give_the_logits_of_the_image_checkpoint(tmp_path: Path) -> Non
         torch.testing.assert_close(ours(**inputs).logits, theirs(**inputs).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_clip_is_read_zero_shot(tmp_path: Path, square_clip: Path) -> None:
     image_to_video(image_checkpoint(tmp_path / "image", spare=8), tmp_path / "video", ADDED)
     answers = [
@@ -88,6 +89,7 @@ def test_a_clip_is_read_zero_shot(tmp_path: Path, square_clip: Path) -> None:
     assert answers[0].usage.visual_tokens == 3 * 2 * 2  # 4 x 4 patches a frame, pooled by 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spare", [8, 0])
 def test_the_video_token_takes_a_spare_row_or_a_new_one(tmp_path: Path, spare: int) -> None:
     image_to_video(image_checkpoint(tmp_path / "image", spare=spare), tmp_path / "video", ADDED)
@@ -105,6 +107,7 @@ def test_a_template_of_its_own_that_knows_clips_stays(tmp_path: Path) -> None:
     assert (tmp_path / "video" / "chat_template.jinja").read_text() == own
 
 
+@pytest.mark.slow
 def test_wishes_about_clips_are_honoured(tmp_path: Path) -> None:
     wishes = Wishes(template="vicuna", video_newline="grid", spatial_pool_stride=4, rope_factor=2.0)
     image_to_video(image_checkpoint(tmp_path / "image", spare=8), tmp_path / "video", wishes)

@@ -33,15 +33,15 @@ print(there_and_back(large, out / "large") - before)
 def test_a_large_checkpoint_takes_no_more_memory_than_a_small_one(
     tmp_path: Path, release: Callable[..., Path]
 ) -> None:
-    small, rows = release(name="small"), 4_000_000
+    small, rows = release(name="small"), 2_500_000
     large = release(name="large", vocab_size=rows)
     tiny = original_weights("llama", "clip", 384, torch.float16)
     shapes = {name: tuple(weight.shape) for name, weight in tiny.items()}
-    # Two matrices of 4 million rows of 32 numbers in 16 bits: 512 MB.
+    # Two matrices of 2.5 million rows of 32 numbers in 16 bits: 320 MB.
     shapes |= dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), (rows, 32))
     hollow(large, shapes)
     command = [sys.executable, "-c", PROGRAM, str(large), str(small), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown = int(done.stdout)
-    assert (tmp_path / "large" / "back" / "model.safetensors").stat().st_size > 512_000_000
-    assert grown < 64_000_000, f"{grown:,} bytes"  # some chunks of 16 MiB
+    assert (tmp_path / "large" / "back" / "model.safetensors").stat().st_size > 320_000_000
+    assert grown < 62_500_000, f"{grown:,} bytes"  # some chunks of 16 MiB

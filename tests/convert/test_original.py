@@ -48,28 +48,33 @@ def assert_same_bits(found: dict[str, torch.Tensor], expected: dict[str, torch.T
     ("family", "tower", "said", "expected"),
     [
         ("llama", "clip", {}, {"pool_first": True, "newline": "no_token"}),
-        ("llama", "clip", {"rope_scaling": {"type": "linear", "factor": 2.0}}, {"rope_factor": 2.0}),
-        ("llama", "clip", {"mm_spatial_pool_mode": "max"}, {"mode": "max"}),
-        ("llama", "clip", {"mm_spatial_pool_stride": 5}, {"stride": 5}),
-        ("mistral", "clip", {}, {}),
-        ("qwen2", "clip", {"mm_newline_position": "grid"}, {"pool_first": False, "newline": "grid"}),
-        (
-            "qwen2",
-            "clip",
-            {"mm_newline_position": "frame", "mm_pooling_position": "before"},
-            {"newline": "frame"},
-        ),
-        (
-            "qwen2",
-            "clip",
-            {"mm_newline_position": "one_token"},
-            {"pool_first": False, "newline": "one_token"},
-        ),
         (
             "qwen2",
             "siglip",
             {"mm_spatial_pool_mode": "absent", "mm_spatial_pool_stride": None, "mm_resampler_type": None},
             {"pool_first": False, "newline": "grid", "mode": "bilinear"},
+        ),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("llama", "clip", {"rope_scaling": {"type": "linear", "factor": 2.0}}, {"rope_factor": 2.0}),
+                ("llama", "clip", {"mm_spatial_pool_mode": "max"}, {"mode": "max"}),
+                ("llama", "clip", {"mm_spatial_pool_stride": 5}, {"stride": 5}),
+                ("mistral", "clip", {}, {}),
+                ("qwen2", "clip", {"mm_newline_position": "grid"}, {"pool_first": False, "newline": "grid"}),
+                (
+                    "qwen2",
+                    "clip",
+                    {"mm_newline_position": "frame", "mm_pooling_position": "before"},
+                    {"newline": "frame"},
+                ),
+                (
+                    "qwen2",
+                    "clip",
+                    {"mm_newline_position": "one_token"},
+                    {"pool_first": False, "newline": "one_token"},
+                ),
+            )
         ),
     ],
     ids=str,
@@ -93,9 +98,16 @@ def test_a_converted_checkpoint_computes_what_the_original_computes(
     torch.testing.assert_close(found[:, :vocabulary].double(), wanted, atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shards", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize(("family", "tower"), [("llama", "clip"), ("qwen2", "siglip")])
+@pytest.mark.parametrize(
+    ("family", "tower", "dtype", "shards"),
+    [
+        ("llama", "clip", torch.float16, 1),
+        ("qwen2", "siglip", torch.bfloat16, 3),
+        pytest.param("mistral", "clip", torch.bfloat16, 3, marks=pytest.mark.slow),
+        pytest.param("qwen2", "clip", torch.float32, 1, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_there_and_back_every_bit_is_the_same(
     release: Any, tmp_path: Path, family: str, tower: str, dtype: torch.dtype, shards: int
 ) -> None:
@@ -109,6 +121,7 @@ def test_there_and_back_every_bit_is_the_same(
             assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["clip", "siglip"])
 @pytest.mark.parametrize(
     "settings",
@@ -177,6 +190,7 @@ def hub_checkpoint(folder: Path, tower: str, **settings: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_engine_answers_from_a_converted_checkpoint_like_the_reference(
     release: Any, tmp_path: Path, square_clip: Path
 ) -> None:
@@ -193,6 +207,7 @@ def test_the_engine_answers_from_a_converted_checkpoint_like_the_reference(
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_the_processor_sees_what_the_tower_was_trained_with(release: Any, tmp_path: Path) -> None:
     original_to_hub(release("llama", "clip", name="a"), tmp_path / "clip", CLIP)
     original_to_hub(release("qwen2", "siglip", name="b"), tmp_path / "siglip", CLIP)
@@ -224,6 +239,7 @@ def test_placeholders_take_spare_rows_before_the_vocabulary_grows(release: Any, 
     assert torch.equal(grown[table][tokens:], mean.expand(len(grown[table]) - tokens, -1))
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_conversion_goes_back_with_its_new_weights(release: Any, tmp_path: Path) -> None:
     original_to_hub(release(), tmp_path / "hub", CLIP)
     model = LlavaNextVideoForConditionalGeneration.from_pretrained(tmp_path / "hub")
@@ -236,6 +252,7 @@ def test_a_fine_tuned_conversion_goes_back_with_its_new_weights(release: Any, tm
     )
 
 
+@pytest.mark.slow
 def test_wishes_come_before_the_config_and_the_registry(release: Any, tmp_path: Path) -> None:
     wishes = Wishes(
         template="qwen",
@@ -262,6 +279,7 @@ def test_positions_that_the_original_does_not_scale_are_not_scaled(release: Any,
     assert any("ignores it for mistral" in note for note in converted.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spelled", "canvases"),
     [
@@ -279,6 +297,7 @@ def test_canvases_are_turned_from_width_first_to_height_first(
     assert LlavaNextVideoConfig.from_pretrained(tmp_path / "hub").image_grid_pinpoints == canvases
 
 
+@pytest.mark.slow
 def test_pickles_are_read_as_tensors_alone(release: Any, tmp_path: Path) -> None:
     folder = release()
     weights = weights_of(folder)
@@ -292,6 +311,7 @@ def test_pickles_are_read_as_tensors_alone(release: Any, tmp_path: Path) -> None
         original_to_hub(folder, tmp_path / "other", CLIP)
 
 
+@pytest.mark.slow
 def test_buffers_that_every_network_computes_are_left_out(release: Any, tmp_path: Path) -> None:
     folder = release()
     weights = weights_of(folder)

@@ -134,6 +134,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", PUBLISHED, ids=lambda known: known.name.rpartition("/")[2])
 def test_a_published_checkpoint_is_known_by_its_shape_alone(tmp_path: Path, known: Published) -> None:
     folder = published_folder(tmp_path / "downloads", known)
@@ -150,6 +151,7 @@ def test_every_published_checkpoint_is_expected_above() -> None:
     assert [known.name for known in PUBLISHED] == list(EXPECTED)
 
 
+@pytest.mark.slow
 def test_a_name_that_contradicts_the_config_is_refused(tmp_path: Path) -> None:
     small = published_folder(tmp_path / "LLaVA-NeXT-Video-34B", PUBLISHED[0])
     message = r"called LLaVA-NeXT-Video-34B, but .* llama of 32 layers x 4096 .* llama of 60 layers x 7168"

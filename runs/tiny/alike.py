@@ -1,10 +1,13 @@
-"""Scenes in which things resemble each other, so that no single word tells them apart."""
+"""Scenes changed so that what is rare is seen often: things that resemble each other, or of unlike sizes."""
 
 import random
 from dataclasses import replace
 
 from llava_next_video.world.imagine import random_ground, random_rgb
 from llava_next_video.world.scene import Scene
+
+SMALLEST, RATIO = 0.11, 1.29
+"""The smallest radius in the world, and from where on sizes are asked about, nearly."""
 
 
 def resembling(scene: Scene, rng: random.Random, share: float) -> Scene:
@@ -41,3 +44,22 @@ def resembling(scene: Scene, rng: random.Random, share: float) -> Scene:
     things[other] = changed
     paints = [paint for thing in things for paint in (thing.at(0.0).rgb, thing.at(1.0).rgb)]
     return replace(scene, things=tuple(things), ground=random_ground(rng, paints))
+
+
+def unequal(scene: Scene, rng: random.Random, share: float) -> Scene:
+    """In that share of scenes one thing shrinks until it is plainly smaller than another.
+
+    What shrinks stays inside the frame and touches nothing.
+    """
+    steady = [
+        number for number, thing in enumerate(scene.things) if not {"grow", "shrink"} & set(thing.actions)
+    ]
+    if len(steady) < 2 or rng.random() > share:
+        return scene
+    large, little = sorted(rng.sample(steady, 2), key=lambda number: -scene.things[number].radius)
+    most = scene.things[large].radius / RATIO
+    if most < SMALLEST:
+        return scene
+    things = list(scene.things)
+    things[little] = replace(things[little], radius=rng.uniform(SMALLEST, most))
+    return replace(scene, things=tuple(things))

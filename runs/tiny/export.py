@@ -18,12 +18,12 @@ from llava_next_video.processing import (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     out = Path(__file__).parent / "out"
-    parser.add_argument("--state", type=Path, default=out / "sft.pt")
+    parser.add_argument("--state", type=Path, default=out / "states" / "seed0.pt")
     parser.add_argument("--out", type=Path, default=out / "export")
     given = parser.parse_args()
     tokenizer = make_tokenizer()
     network = make_network(tokenizer)
-    network.load_state_dict(torch.load(given.state))
+    network.load_state_dict(torch.load(given.state), strict=False)  # the head is tied to the embeddings
     network.generation_config.max_new_tokens = 64
     network.generation_config.do_sample = False
     network.half().save_pretrained(given.out)

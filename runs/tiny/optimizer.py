@@ -1,4 +1,4 @@
-"""Muon for hidden matrices, AdamW for everything else.
+"""Muon for hidden matrices, AdamW for everything else, over weights stacked by layer and seed.
 
 Source: Muon (KellerJordan/Muon, `muon.py`), with the step scaled to AdamW's root mean square
 (Moonlight, arXiv 2502.16982). Matrices of one shape share one batched Newton-Schulz iteration.
@@ -11,74 +11,68 @@ from torch import Tensor, nn
 
 
 class MuonAdamW:
-    """Two optimizers with one step; `scale` follows the schedule."""
+    """Two optimizers with one step over some of a module's weights."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        muon_lr: float,
-        adam_lr: float,
-        slow: tuple[str, ...] = (),
-        slowness: float = 1.0,
-        weight_decay: float = 0.01,
-    ) -> None:
-        """Weights with one of `slow` in their names move `slowness` times as far as the others."""
-        self.muon_lr, self.adam_lr, self.weight_decay, self.steps = muon_lr, adam_lr, weight_decay, 0
-        self.pace = {
-            weight: slowness if any(part in name for part in slow) else 1.0
-            for name, weight in module.named_parameters()
+    def __init__(self, named: dict[str, nn.Parameter], *, muon_lr: float, weight_decay: float = 0.01) -> None:
+        self.muon_lr, self.adam_lr, self.weight_decay, self.steps = muon_lr, muon_lr / 4, weight_decay, 0
+        self.named = named
+        self.matrices = {name: torch.zeros_like(weight) for name, weight in named.items() if _hidden(name)}
+        self.others = {
+            name: (torch.zeros_like(weight), torch.zeros_like(weight))
+            for name, weight in named.items()
+            if not _hidden(name)
         }
-        self.matrices: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = {}
-        self.others: list[tuple[nn.Parameter, Tensor, Tensor]] = []
-        for name, weight in module.named_parameters():
-            if not weight.requires_grad:
-                continue
-            if weight.ndim == 2 and "embed" not in name and "lm_head" not in name and "head" not in name:
-                shape = (min(weight.shape), max(weight.shape))
-                self.matrices.setdefault(shape, []).append((weight, torch.zeros_like(weight)))
-            else:
-                self.others.append((weight, torch.zeros_like(weight), torch.zeros_like(weight)))
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
-        """Take one step, then forget the gradients."""
+        """Take one step (`scale` follows the schedule), then forget the gradients."""
         self.steps += 1
-        for (_, long), group in self.matrices.items():
-            group_with = [(weight, momentum) for weight, momentum in group if weight.grad is not None]
-            if not group_with:
+        shapes: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor, bool]]] = {}
+        for name, momentum in self.matrices.items():
+            weight = self.named[name]
+            if weight.grad is None:
                 continue
+            momentum.lerp_(weight.grad, 0.05)
+            update = weight.grad.lerp(momentum, 0.95)
+            tall = weight.shape[-2] > weight.shape[-1]
+            update = (update.mT if tall else update).flatten(0, -3)
+            shapes.setdefault(tuple(update.shape[1:]), []).append((weight, update, tall))
+        for (_, long), group in shapes.items():
             size = self.muon_lr * scale * 0.2 * math.sqrt(long)
-            for weight, momentum in group_with:
-                momentum.lerp_(weight.grad, 0.05)
-                update = weight.grad.lerp(momentum, 0.95)
-                tall = weight.shape[0] > weight.shape[1]
-                update = _orthogonal(update.T.contiguous() if tall else update)
-                pace = self.pace[weight]
-                weight.mul_(1 - self.muon_lr * scale * pace * self.weight_decay)
-                weight.add_(update.T if tall else update, alpha=-size * pace)
+            made = _orthogonal(torch.cat([update for _, update, _ in group]))
+            for (weight, _, tall), step in zip(
+                group, made.split([len(update) for _, update, _ in group]), strict=True
+            ):
+                weight.mul_(1 - self.muon_lr * scale * self.weight_decay)
+                weight.add_((step.mT if tall else step).reshape(weight.shape), alpha=-size)
                 weight.grad = None
-        for weight, mean, square in self.others:
+        for name, (mean, square) in self.others.items():
+            weight = self.named[name]
             if weight.grad is None:
                 continue
             mean.lerp_(weight.grad, 0.1)
             square.lerp_(weight.grad.square(), 0.02)
             root = (square / (1 - 0.98**self.steps)).sqrt() + 1e-8
-            weight.addcdiv_(
-                mean / (1 - 0.9**self.steps), root, value=-self.adam_lr * scale * self.pace[weight]
-            )
+            weight.addcdiv_(mean / (1 - 0.9**self.steps), root, value=-self.adam_lr * scale)
             weight.grad = None
 
 
-def _orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest orthogonal matrix, by five rounds of a quintic Newton-Schulz iteration."""
-    found = matrix / (matrix.norm() + 1e-7)
+def _hidden(name: str) -> bool:
+    """Whether a weight is a hidden matrix of a layer or of the projector."""
+    inside = "layers" in name or "projector" in name
+    return inside and name.endswith("weight") and "norm" not in name
+
+
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest orthogonal matrices, by five rounds of a quintic Newton-Schulz iteration."""
+    half = torch.bfloat16 if matrices.is_cuda else torch.float32
+    found = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(half)
     for _ in range(5):
-        gram = found @ found.T
-        found = torch.addmm(
-            found, torch.addmm(gram, gram, gram, alpha=2.0315, beta=-4.775), found, beta=3.4445
+        gram = found @ found.mT
+        found = torch.baddbmm(
+            found, torch.baddbmm(gram, gram, gram, alpha=2.0315, beta=-4.775), found, beta=3.4445
         )
-    return found
+    return found.float()
 
 
 def schedule(done: float, *, warm: float = 0.03, cool: float = 0.35) -> float:

@@ -1,75 +1,83 @@
-"""Exact-match scores per family and number of things, from packed answers."""
+"""Exact-match scores per family and number of things, from packed answers.
 
-import math
+Every word is judged with the right words before it: all are right exactly when greedy decoding is right.
+"""
+
+from __future__ import annotations
+
 import random
 from collections import defaultdict
 
+import numpy as np
 import torch
-from clips import Seen, embed
-from forward import look
-from text import UNKNOWN, Words, pack
+from networks import Model
+from painting import PICTURE_SIZES
+from pool import to_device
+from scenes import Mix, examination
+from stages import Seen, Text, look, read
+from text import UNKNOWN, Words
 
-from llava_next_video.world.captions import facts, read_facts
-from llava_next_video.world.questions import ask
-
-
-@torch.no_grad()
-def score(network, words: Words, looks: list[Seen], seed: int = 0) -> dict[tuple[str, str], list[bool]]:
-    """Right or wrong, per (medium and number of things, family).
-
-    Every word is judged with the right words before it: all are right exactly when greedy decoding is right.
-    """
-    marks: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    rng = random.Random(f"score {seed}")
-    for seen in looks:
-        visual = embed(network, seen)
-        asked = [[[question] for question in ask(scene, rng)] for scene in seen.scenes]
-        text = pack(asked, words, len(words.head) + visual.shape[1])
-        spoken = text.labels != UNKNOWN
-        right = torch.zeros_like(text.labels, dtype=torch.bool)
-        right[spoken] = look(network, words, visual, text)[0].argmax(-1) == text.labels[spoken]
-        for row, (scene, dialogues) in enumerate(zip(seen.scenes, asked, strict=True)):
-            group = f"{'image' if scene.still else 'video'} {len(scene.things)}"
-            for number, (question,) in enumerate(dialogues, 1):
-                said = spoken[row] & (text.dialogues[row] == number)
-                marks[group, question.family].append(bool(right[row][said].all()))
-    return marks
+Marks = dict[tuple[str, str], list[list[bool]]]
+"""Right or wrong, one flag a seed, by (medium and number of things, family)."""
+ROOM = 560
 
 
-def table(marks: dict[tuple[str, str], list[bool]]) -> str:
-    """One line per group: overall, then each family with its number of questions."""
+class Examiner:
+    """The same unseen scenes whenever it is asked."""
+
+    def __init__(self, words: Words, *, clips: int, pictures: int, seed: int = 0) -> None:
+        rng = random.Random(f"examination {seed}")
+        self.words, self.sets = words, []
+        for things in (1, 2, 3):
+            only = tuple(float(number == things) for number in range(4))
+            self.sets.append((None, *examination(rng, clips, Mix(things=only), words, ROOM)))
+        for size in PICTURE_SIZES[:3]:
+            mix = Mix(things=(1, 12, 12, 8), still=True)
+            self.sets.append((size, *examination(rng, pictures // 3, mix, words, ROOM)))
+
+    @torch.no_grad()
+    def score(self, model: Model, *, told: bool = False, at_once: int = 32) -> Marks:
+        """Answers from what is seen, or from a few tokens of facts."""
+        marks: Marks = defaultdict(list)
+        seeds, head = model.networks.seeds, torch.tensor(self.words.head, device=model.device)
+        for size, table, scenes, asked in self.sets:
+            for begin in range(0, len(table), at_once):
+                these = slice(begin, begin + at_once)
+                rows = to_device(np.concatenate([table[these]] * seeds), model.device)
+                text = Text.of(rows, seeds)
+                if told:
+                    logits = read(model, head, rows, size, text)
+                else:
+                    logits, _ = look(model, head, Seen(model, rows, size), text)
+                wrong = (logits.argmax(-1) != text.labels) & (text.labels != UNKNOWN)
+                failed = torch.zeros(*wrong.shape[:2], 64, device=model.device)
+                failed.scatter_add_(2, text.dialogues.clamp_min(0), wrong.float())
+                right = (failed == 0).cpu().tolist()
+                for row, (scene, questions) in enumerate(zip(scenes[these], asked[these], strict=True)):
+                    group = "pictures" if scene.still else f"{len(scene.things)} things"
+                    for number, question in enumerate(questions, 1):
+                        flags = [right[seed][row][number] for seed in range(seeds)]
+                        marks[group, question.family].append(flags)
+        return marks
+
+
+def overall(marks: Marks) -> dict[str, list[float]]:
+    """The share of right answers of each seed, by group."""
+    groups: dict[str, list[list[bool]]] = defaultdict(list)
+    for (group, _), found in marks.items():
+        groups[group] += found
+    return {group: np.mean(found, 0).round(4).tolist() for group, found in sorted(groups.items())}
+
+
+def table(marks: Marks, seed: int) -> str:
+    """One line per group: overall, then each family."""
     lines = []
-    for group in sorted({group for group, _ in marks}):
-        families = {family: found for (where, family), found in sorted(marks.items()) if where == group}
-        every = [mark for found in families.values() for mark in found]
-        shares = " ".join(
-            f"{family} {sum(found) / len(found):.2f}/{len(found)}" for family, found in families.items()
-        )
-        lines.append(f"  {group}: ALL {sum(every) / len(every):.3f}/{len(every)} | {shares}")
+    for group, shares in overall(marks).items():
+        families = {
+            family: np.mean([flags[seed] for flags in found])
+            for (where, family), found in sorted(marks.items())
+            if where == group
+        }
+        each = " ".join(f"{family} {share:.2f}" for family, share in families.items())
+        lines.append(f"  {group}: ALL {shares[seed]:.3f} | {each}")
     return "\n".join(lines)
-
-
-def interval(right: int, asked: int) -> tuple[float, float]:
-    """The 95 % interval of Wilson for a share.
-
-    >>> [round(end, 2) for end in interval(9, 10)]
-    [0.6, 0.98]
-    """
-    share, z = right / asked, 1.96
-    middle = (share + z * z / (2 * asked)) / (1 + z * z / asked)
-    half = z / (1 + z * z / asked) * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
-    return middle - half, middle + half
-
-
-def facts_right(said: str, scene) -> tuple[int, int]:
-    """How many facts (colour, shape, doing of each thing) a caption states rightly, and of how many."""
-    told, true = read_facts(said), facts(scene)
-    if not true:
-        return int(said.endswith("is empty.")), 1
-    names = {(colour, shape): doing for colour, shape, doing in told}
-    width = 2 if scene.still else 3
-    right = 0
-    for colour, shape, doing in true:
-        if (colour, shape) in names:
-            right += 2 + (width == 3 and names[colour, shape] == doing)
-    return right, width * len(true)

@@ -7,7 +7,8 @@ Source: mimetic initialization, arXiv 2305.09828.
 """
 
 import torch
-from facts import BEGIN, DOINGS, PLACES, SIDES, directions
+from facts import BEGIN, PLACES, directions
+from scenes import DOINGS, SIDES
 from torch import nn
 
 from llava_next_video.world.scene import CARDINAL, COLOURS, SHAPES, TEXTURES

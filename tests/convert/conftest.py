@@ -155,39 +155,39 @@ def original_config(family: str, tower: str, vocabulary: int, **changes: Any) ->
     return {key: value for key, value in (values | changes).items() if value != "absent"}
 
 
+def write_original(
+    folder: Path,
+    family: str = "llama",
+    tower: str = "clip",
+    *,
+    spare: int = 0,
+    shards: int = 1,
+    dtype: torch.dtype = torch.float32,
+    **changes: Any,
+) -> Path:
+    """A folder of the original release; `changes` go into its config.json ("absent" removes a key)."""
+    folder.mkdir()
+    tokenizer = bare_tokenizer()
+    vocabulary = len(tokenizer) + spare
+    weights = original_weights(family, tower, vocabulary, dtype)
+    config = original_config(family, tower, vocabulary, **changes)
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    (folder / "tower_config.json").write_text(json.dumps(TOWERS[tower]))
+    tokenizer.save_pretrained(folder)
+    names = [f"model-{n + 1:05d}-of-{shards:05d}.safetensors" for n in range(shards)]
+    names = ["model.safetensors"] if shards == 1 else names
+    where: dict[str, str] = {}
+    for number, file in enumerate(names):
+        part = {key: weights[key] for key in list(weights)[number::shards]}
+        save_file(part, folder / file, {"format": "pt"})
+        where |= dict.fromkeys(part, file)
+    if shards > 1:
+        index = json.dumps({"metadata": {}, "weight_map": where})
+        (folder / "model.safetensors.index.json").write_text(index)
+    return folder
+
+
 @pytest.fixture
 def release(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a folder of the original release; `changes` go into its config.json ("absent" removes a key)."""
-
-    def write(
-        family: str = "llama",
-        tower: str = "clip",
-        *,
-        name: str = "release",
-        spare: int = 0,
-        shards: int = 1,
-        dtype: torch.dtype = torch.float32,
-        **changes: Any,
-    ) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        tokenizer = bare_tokenizer()
-        vocabulary = len(tokenizer) + spare
-        weights = original_weights(family, tower, vocabulary, dtype)
-        config = original_config(family, tower, vocabulary, **changes)
-        (folder / "config.json").write_text(json.dumps(config, indent=2))
-        (folder / "tower_config.json").write_text(json.dumps(TOWERS[tower]))
-        tokenizer.save_pretrained(folder)
-        names = [f"model-{n + 1:05d}-of-{shards:05d}.safetensors" for n in range(shards)]
-        names = ["model.safetensors"] if shards == 1 else names
-        where: dict[str, str] = {}
-        for number, file in enumerate(names):
-            part = {key: weights[key] for key in list(weights)[number::shards]}
-            save_file(part, folder / file, {"format": "pt"})
-            where |= dict.fromkeys(part, file)
-        if shards > 1:
-            index = json.dumps({"metadata": {}, "weight_map": where})
-            (folder / "model.safetensors.index.json").write_text(index)
-        return folder
-
-    return write
+    """Writes a folder of the original release, by default called `release`."""
+    return lambda *kinds, name="release", **settings: write_original(tmp_path / name, *kinds, **settings)

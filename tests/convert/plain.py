@@ -1,7 +1,7 @@
 """The original's forward pass in the order that its code documents, in plain float64.
 
-Written from the description of `llava_arch.py`, `clip_encoder.py` and `siglip_encoder.py`; one frame, head and
-row at a time where that is clearer, and none of the package's code.
+Written from the description of `llava_arch.py`, `clip_encoder.py` and `siglip_encoder.py`; one frame, head
+and row at a time where that is clearer, and none of the package's code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Original:
     theta: float = 10_000.0
 
     def logits(self, ids: list[int], media: Mapping[int, Tensor]) -> Tensor:
-        """Logits of each position; `media` are the visual tokens that stand in the place of an index of ids."""
+        """Logits of each position; `media` are the visual tokens that stand for the id at an index."""
         table = self.get("model.embed_tokens.weight")
         rows = [media[place] if place in media else table[id][None] for place, id in enumerate(ids)]
         hidden = torch.cat(rows)
@@ -64,8 +64,7 @@ class Original:
         return torch.stack(tokens)
 
     def see(self, frames: Tensor) -> Tensor:
-        """What LLaVA takes from the tower: CLIP's second to last states without the class token; SigLIP's last
-        states, as its last layer was deleted."""
+        """CLIP's second to last states without the class token; SigLIP's last, as a layer was deleted."""
         weight = self.get(f"{TOWER}embeddings.patch_embedding.weight")
         hidden = F.conv2d(frames, weight, stride=weight.shape[-1]).flatten(2).transpose(1, 2)
         if self.tower == "siglip":

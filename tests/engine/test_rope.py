@@ -64,7 +64,7 @@ def question(rope: RopeScaling | None, *, frames: int = 12, last: int = 3) -> Mo
     return replace(prompt(words(1, 20), clip(1, frames), words(last, 24)), rope=rope)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("qwen2", marks=pytest.mark.slow)])
 def test_requests_of_all_scalings_in_one_batch_get_the_ids_of_the_reference(family: str) -> None:
     model = ours(family)
     prompts = [question(rope, last=last) for rope in SCALINGS for last in (3, 4)]
@@ -120,14 +120,14 @@ def test_dynamic_turns_as_transformers_does_at_the_longest_prompt_that_fits(netw
 
 
 def test_pages_are_shared_within_a_scaling_and_never_across(network: Any) -> None:
-    engine = Engine.from_model(network, SETTINGS)
+    engine, short = Engine.from_model(network, SETTINGS), replace(ANSWER, max_new_tokens=2)
     cached = []
     for _ in range(2):
-        cached.append([engine.generate([question(rope)], ANSWER)[0].last.cached_tokens for rope in SCALINGS])
+        cached.append([engine.generate([question(rope)], short)[0].last.cached_tokens for rope in SCALINGS])
     # 92 tokens of prompt: 5 whole pages of 16
     assert cached == [[0] * len(SCALINGS), [80] * len(SCALINGS)]
     together = Engine.from_model(network, SETTINGS)
-    answers = together.generate([question(rope) for rope in SCALINGS], ANSWER)
+    answers = together.generate([question(rope) for rope in SCALINGS], short)
     assert [answer.last.cached_tokens for answer in answers] == [0] * len(SCALINGS)
     assert together.encoder.frames == 12  # what the tower saw is the same for all
 
@@ -178,7 +178,10 @@ def test_what_does_not_fit_even_so_is_refused_with_the_way_out(network: Any) -> 
 
 def test_a_checkpoint_scaled_otherwise_keeps_its_scaling() -> None:
     scaled = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64, "rope_theta": 1e4}
-    engine = Engine.from_model(ours(rope_parameters=scaled), SETTINGS)
+    model = ours(rope_parameters=scaled)
+    engine = Engine.from_model(model, SETTINGS)
+    fits = question(RopeScaling(), frames=6)  # 68 and 12 tokens of 128
+    assert list(engine.generate([fits], ANSWER)[0].ids) == referred(model, fits, None)
     with pytest.raises(ConfigError, match="scaled by yarn already"):
         engine.add(question(RopeScaling(factor=2.0)), ANSWER)
 

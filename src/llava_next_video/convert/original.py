@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from llava_next_video.convert.card import write_card
 from llava_next_video.convert.folder import new_folder
 from llava_next_video.convert.names import RECOMPUTED, to_hub, to_original
@@ -51,6 +53,76 @@ class Converted:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubForm:
+    """A checkpoint of the original release as it will stand on the hub; no weight is read yet.
+
+    Attributes:
+        config: Of the network.
+        weights: Named as on the hub, with the rows that the placeholders need.
+        tokenizer: With the placeholders.
+        template: The text of the chat template.
+        known: The published checkpoint that it is, by its shape.
+        notes: What was decided on the way, a sentence each.
+    """
+
+    config: LlavaNextVideoConfig
+    weights: dict[str, Weight]
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+    known: Published | None
+    notes: tuple[str, ...]
+
+
+def in_hub_form(
+    folder: Path, wishes: Wishes, *, tower: Path | None = None, tokenizer: Path | None = None
+) -> HubForm:
+    """Everything that a folder of the original release becomes, before anything is written.
+
+    Raises:
+        CheckpointError, ConfigError: as `original_to_hub`, the target aside.
+    """
+    release = read_release(folder)
+    stored = _named_as_on_hub(folder)
+    shapes = {name: weight.shape for name, weight in stored.items()}
+    own_tower = tower or folder / OWN_TOWER
+    vision, layer = tower_config(shapes, read_json(own_tower) if tower or own_tower.is_file() else None)
+    shape = release.shape(tower_kind(shapes))
+    refuse_contradiction(folder.resolve().name, shape)
+    known = published_as(shape)
+    template = wishes.chat_template(known.template if known else None, f"{folder}, a {shape},")
+    words = with_placeholders(load_tokenizer(tokenizer or folder, config=release.text_config()))
+    config = LlavaNextVideoConfig(
+        vision,
+        release.text_config(),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        video_token_index=words.convert_tokens_to_ids("<video>"),
+        vision_feature_layer=release.vision_feature_layer if layer is None else layer,
+        vision_feature_select_strategy="default" if shape.tower == "clip" else "full",
+        image_grid_pinpoints=release.canvases(vision.image_size),
+        image_tile_limit=release.tile_limit,
+        tie_word_embeddings=bool(release.text.get("tie_word_embeddings")),
+        **_clip_settings(release, known or relative_of(shape), wishes),
+    )
+    weights, grown = with_vocabulary(stored, config, words)
+    notes = [f"settings of {known.name}" if known else f"a {shape}, which is no published checkpoint", *grown]
+    usual = known.rope_factor if known and not release.text.get("rope_scaling") else None
+    if factor := wishes.rope_factor or usual:
+        config = with_rope_factor(config, factor)
+        notes.append(f"positions stretched by {factor:g}")
+    if release.scaled_in_vain:
+        notes.append(f"rope_scaling left out: the original ignores it for {release.family} networks")
+    refuse_unfit(str(folder), weights, config)
+    return HubForm(
+        config=config,
+        weights=weights,
+        tokenizer=words,
+        template=template,
+        known=known,
+        notes=tuple(notes),
+    )
+
+
 def original_to_hub(
     folder: Path,
     out: Path,
@@ -78,49 +150,16 @@ def original_to_hub(
             target that exists, a full disk.
         ConfigError: a setting that does not exist, or a template that nobody told.
     """
-    wishes = wishes or Wishes()
-    release = read_release(folder)
-    stored = _named_as_on_hub(folder)
-    shapes = {name: weight.shape for name, weight in stored.items()}
-    own_tower = tower or folder / OWN_TOWER
-    told = read_json(own_tower) if tower or own_tower.is_file() else None
-    vision, layer = tower_config(shapes, told)
-    shape = release.shape(tower_kind(shapes))
-    refuse_contradiction(folder.resolve().name, shape)
-    known = published_as(shape)
-    template = wishes.chat_template(known.template if known else None, f"{folder}, a {shape},")
-    words = with_placeholders(load_tokenizer(tokenizer or folder, config=release.text_config()))
-    config = LlavaNextVideoConfig(
-        vision,
-        release.text_config(),
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        video_token_index=words.convert_tokens_to_ids("<video>"),
-        vision_feature_layer=release.vision_feature_layer if layer is None else layer,
-        vision_feature_select_strategy="default" if shape.tower == "clip" else "full",
-        image_grid_pinpoints=release.canvases(vision.image_size),
-        image_tile_limit=release.tile_limit,
-        tie_word_embeddings=bool(release.text.get("tie_word_embeddings")),
-        **_clip_settings(release, known or relative_of(shape), wishes),
-    )
-    weights, notes = with_vocabulary(stored, config, words)
-    factor = wishes.rope_factor or (
-        known.rope_factor if known and not release.text.get("rope_scaling") else None
-    )
-    if factor is not None:
-        config = with_rope_factor(config, factor)
-        notes.append(f"positions stretched by {factor:g}")
-    if release.scaled_in_vain:
-        notes.append(f"rope_scaling left out: the original ignores it for {release.family} networks")
-    notes.insert(0, f"settings of {known.name}" if known else f"a {shape}, which is no published checkpoint")
-    refuse_unfit(str(folder), weights, config)
-    with new_folder(out, size_bytes=sum(weight.size_bytes for weight in weights.values())) as partial:
-        write_weights(partial, weights, shard_bytes=shard_bytes)
-        write_config(partial, config, weights)
-        checkpoint_processor(config, words, template).save_pretrained(partial)
-        generation_config(folder, config, words).save_pretrained(partial)
+    form = in_hub_form(folder, wishes or Wishes(), tower=tower, tokenizer=tokenizer)
+    size = sum(weight.size_bytes for weight in form.weights.values())
+    with new_folder(out, size_bytes=size) as partial:
+        write_weights(partial, form.weights, shard_bytes=shard_bytes)
+        write_config(partial, form.config, form.weights)
+        checkpoint_processor(form.config, form.tokenizer, form.template).save_pretrained(partial)
+        generation_config(folder, form.config, form.tokenizer).save_pretrained(partial)
         _copy_small_files(folder, partial / KEPT)
-        write_card(partial, config, known.name if known else None, notes)
-    return Converted(tensors=len(weights), size_bytes=_size(out), notes=tuple(notes))
+        write_card(partial, form.config, form.known.name if form.known else None, form.notes)
+    return Converted(tensors=len(form.weights), size_bytes=folder_bytes(out), notes=form.notes)
 
 
 def hub_to_original(folder: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> Converted:
@@ -160,7 +199,7 @@ def hub_to_original(folder: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) 
         else:
             write_release(partial, config, str(next(iter(weights.values())).dtype).removeprefix("torch."))
             load_tokenizer(folder).save_pretrained(partial)
-    return Converted(tensors=len(weights), size_bytes=_size(out), notes=tuple(notes))
+    return Converted(tensors=len(weights), size_bytes=folder_bytes(out), notes=tuple(notes))
 
 
 def _named_as_on_hub(folder: Path) -> dict[str, Weight]:
@@ -202,5 +241,6 @@ def _copy_small_files(source: Path, target: Path) -> None:
                 shutil.copyfile(path, target / path.name)
 
 
-def _size(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -154,6 +154,13 @@ def write_release(folder: Path, config: LlavaNextVideoConfig, dtype: str) -> Non
             f"the original release has no class for {text['model_type']} networks; it has "
             f"{', '.join(ARCHITECTURES.values())}"
         )
+    for key, fine in (
+        ("vision_feature_layer", isinstance(config.vision_feature_layer, int)),
+        ("projector_hidden_act", config.projector_hidden_act == "gelu"),
+        ("multimodal_projector_bias", config.multimodal_projector_bias),
+    ):
+        if not fine:
+            raise CheckpointError(f"the original release has no way to say {key} {getattr(config, key)!r}")
     general = set(PreTrainedConfig().to_dict()) | {"rope_parameters", "layer_types"}
     values = {key: value for key, value in text.items() if key not in general}
     rope = text["rope_parameters"]
@@ -180,7 +187,7 @@ def write_release(folder: Path, config: LlavaNextVideoConfig, dtype: str) -> Non
         "mm_use_im_patch_token": False,
         "mm_vision_select_feature": "patch",
         "mm_vision_select_layer": -2 if "siglip" in vision.model_type else config.vision_feature_layer,
-        "image_aspect_ratio": "anyres",
+        "image_aspect_ratio": f"anyres_max_{limit}" if (limit := config.image_tile_limit) else "anyres",
         "image_grid_pinpoints": [[width, height] for height, width in config.image_grid_pinpoints],
         "use_mm_proj": True,
     }
@@ -190,6 +197,17 @@ def write_release(folder: Path, config: LlavaNextVideoConfig, dtype: str) -> Non
         if "siglip" in vision.model_type:
             about["num_hidden_layers"] = config.vision_feature_layer % (vision.num_hidden_layers + 1) + 1
         _dump(folder / OWN_TOWER, about)
+
+
+def shape_of(text: PreTrainedConfig, vision: PreTrainedConfig) -> Shape:
+    """The shape by which the registry knows checkpoints, of a network that is configured already."""
+    family = next(family for family in ARCHITECTURES.values() if family == text.model_type)
+    return Shape(
+        family=family,
+        tower="clip" if vision.model_type == "clip_vision_model" else "siglip",
+        hidden_size=text.hidden_size,
+        layers=text.num_hidden_layers,
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from llava_next_video.errors import CheckpointError
-from llava_next_video.model.checkpoint import named_failures
 
 SHARD_BYTES = 2 * 1024**3
 CHUNK_BYTES = 16 * 1024**2
@@ -106,13 +104,12 @@ def read_weights(folder: Path) -> dict[str, Weight]:
         raise CheckpointError(f"{folder} has no *.safetensors or pytorch_model*.bin file with weights")
     _refuse_missing_shards(folder, paths)
     weights: dict[str, Weight] = {}
-    with named_failures(str(folder)):
-        for path in paths:
-            found = _of_safetensors(path) if path.suffix == ".safetensors" else _of_zip(path)
-            twice = sorted(weights.keys() & found.keys())
-            if twice:
-                raise CheckpointError(f"{folder} has {twice[0]} twice, the second time in {path.name}")
-            weights |= found
+    for path in paths:
+        found = _of_safetensors(path) if path.suffix == ".safetensors" else _of_zip(path)
+        twice = sorted(weights.keys() & found.keys())
+        if twice:
+            raise CheckpointError(f"{folder} has {twice[0]} twice, the second time in {path.name}")
+        weights |= found
     return weights
 
 
@@ -175,22 +172,35 @@ def _write_file(path: Path, weights: Mapping[str, Weight]) -> None:
 
 
 def _of_safetensors(path: Path) -> dict[str, Weight]:
-    with safe_open(path, framework="pt"):  # refuses a file that is cut off or no safetensors
-        pass
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        head = json.loads(file.read(length))
-    found = {}
-    for name, about in head.items():
-        if name == "__metadata__":
-            continue
-        if about["dtype"] not in _DTYPES:
-            raise CheckpointError(
-                f"{path}: {name} is stored as {about['dtype']}; known: {', '.join(_DTYPES)}"
-            )
-        start, end = (8 + length + offset for offset in about["data_offsets"])
-        dtype, shape = _DTYPES[about["dtype"]], tuple(about["shape"])
-        found[name] = Weight(dtype=dtype, shape=shape, chunks=_span(path, start, end, shape, dtype))
+    """The weights of one file; it is not mapped into memory, which it may be larger than."""
+    size = path.stat().st_size
+    found, last = {}, 8
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > size:
+                raise ValueError("no head")
+            head = json.loads(file.read(length))
+        last += length
+        for name, about in head.items():
+            if name == "__metadata__":
+                continue
+            start, end = (8 + length + offset for offset in about["data_offsets"])
+            dtype, shape = _DTYPES.get(about["dtype"]), tuple(about["shape"])
+            if dtype is None:
+                raise CheckpointError(
+                    f"{path}: {name} is stored as {about['dtype']}; known: {', '.join(_DTYPES)}"
+                )
+            found[name] = Weight(dtype=dtype, shape=shape, chunks=_span(path, start, end, shape, dtype))
+            if end - start != found[name].size_bytes:
+                raise ValueError(f"{name} has {end - start} bytes")
+            last = max(last, end)
+        if last != size:
+            raise ValueError(f"{last} bytes were written")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is a corrupt or incomplete safetensors file of {size} bytes ({error}); fetch it again"
+        ) from error
     return found
 
 

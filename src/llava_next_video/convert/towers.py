@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 TOWER = "vision_tower.vision_model."
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
-_CLASSES = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}
+_SIDE = "patches a side"  # the pixels are not told: SigLIP's 384 leave 6 over
 
 KNOWN: Mapping[str, dict[str, Any]] = {
     # Source: the config.json of openai/clip-vit-large-patch14-336.
@@ -80,7 +80,7 @@ def tower_config(
     candidates = [told] if told is not None else list(KNOWN.values())
     for about in candidates:
         about = about.get("vision_config") or about
-        if all(about.get(key) == value for key, value in found.items() if key != "num_hidden_layers"):
+        if _fits(about, found):
             break
     else:
         where = "the given config.json" if told is not None else f"the towers known here ({', '.join(KNOWN)})"
@@ -119,10 +119,16 @@ def _measured(shapes: Shapes) -> dict[str, int]:
     return {
         "hidden_size": patch[0],
         "patch_size": patch[-1],
-        "image_size": side * patch[-1],
+        _SIDE: side,
         "intermediate_size": inner[0],
         "num_hidden_layers": len(layers),
     }
+
+
+def _fits(about: Mapping[str, Any], found: Mapping[str, int]) -> bool:
+    """Whether a tower's config is of that shape, however many of its layers are there."""
+    told = dict(about) | {_SIDE: about["image_size"] // about["patch_size"]}
+    return all(told.get(key) == value for key, value in found.items() if key != "num_hidden_layers")
 
 
 def _listed(found: Mapping[str, int]) -> str:

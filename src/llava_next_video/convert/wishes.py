@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from llava_next_video.errors import ConfigError
 from llava_next_video.geometry import NewlineMode, PoolMode
@@ -48,3 +49,35 @@ class Wishes:
         if not Path(wanted).is_file():
             raise ConfigError(f"no chat template {wanted!r}; known: {names}, or a file with one")
         return Path(wanted).read_text(encoding="utf-8")
+
+
+def read_wishes(
+    *,
+    template: str | None = None,
+    rope_factor: float | None = None,
+    video_newline: str | None = None,
+    pool_order: str | None = None,
+    spatial_pool_mode: str | None = None,
+    spatial_pool_stride: int | None = None,
+) -> Wishes:
+    """Wishes in words, checked before anything is read.
+
+    Raises:
+        ConfigError: a word that is none of the choices.
+    """
+    return Wishes(
+        template=template,
+        rope_factor=rope_factor,
+        video_newline=_one_of("newline", video_newline, get_args(NewlineMode)),
+        pool_before_projector=(
+            None if pool_order is None else _one_of("pool", pool_order, ("before", "after")) == "before"
+        ),
+        spatial_pool_mode=_one_of("pool-mode", spatial_pool_mode, get_args(PoolMode)),
+        spatial_pool_stride=spatial_pool_stride,
+    )
+
+
+def _one_of(name: str, value: str | None, choices: tuple[str, ...]) -> Any:
+    if value is not None and value not in choices:
+        raise ConfigError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
+    return value

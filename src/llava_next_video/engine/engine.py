@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -167,19 +168,10 @@ class Engine:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         ends = frozenset(options.stop_token_ids) | (frozenset() if options.ignore_eos else self._end_ids)
         self._known[number] = options.n
-        self._inbox.extend(
-            Request.of(
-                inputs,
-                options,
-                id=number,
-                index=index,
-                end_ids=ends,
-                deadline_s=deadline,
-                salt=salt,
-                rope=rope,
-            )
-            for index in range(options.n)
+        answer = partial(
+            Request.of, inputs, options, id=number, end_ids=ends, deadline_s=deadline, salt=salt, rope=rope
         )
+        self._inbox.extend(answer(index=index) for index in range(options.n))
         return number
 
     def abort(self, request_id: int) -> bool:

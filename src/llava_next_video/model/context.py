@@ -108,10 +108,12 @@ def chosen_rope(config: PreTrainedConfig, wish: RopeScaling | None, tokens: int)
     """
     if wish is None:
         return None
-    trained = trained_positions(config, wish)
     kind, factor = rope_kind_of(config), rope_factor_of(config)
+    if wish.factor is None and kind != "dynamic" and tokens <= context_limit(config):
+        return None
+    trained = trained_positions(config, wish)
     if wish.factor is None:
-        if tokens <= (trained if kind == "dynamic" else context_limit(config)):
+        if kind == "dynamic" and tokens <= trained:
             return None
         wish = replace(wish, factor=max(1.0, math.ceil(2 * tokens / trained) / 2))
     if kind == "default":

@@ -59,8 +59,8 @@ def draw(
     for shape, name in enumerate(SHAPES):
         chosen = (shapes == shape).nonzero()[:, 0]
         if len(chosen):
-            distance = _distance(name, x[chosen], y[chosen], radius[chosen])
-            cover[chosen] = (0.5 - distance * pixels / soft[chosen]).clamp(0, 1) * shown[chosen]
+            far = distance(name, x[chosen], y[chosen], radius[chosen])
+            cover[chosen] = (0.5 - far * pixels / soft[chosen]).clamp(0, 1) * shown[chosen]
     shade = _shade(right, down, [kind[1] for kind in kinds])
     for layer in range(max(row[1] for row in rows) + 1):
         chosen = torch.tensor([i for i, row in enumerate(rows) if row[1] == layer], device=device)
@@ -159,7 +159,7 @@ def _shade(
     return shade
 
 
-def _distance(
+def distance(
     shape: str,
     x: Float[Tensor, "things times height width"],
     y: Float[Tensor, "things times height width"],

@@ -1,0 +1,103 @@
+"""Scenes without end: worker processes make rows of numbers, a pool on the device keeps and mixes them.
+
+A device that learns faster than processors invent sees a scene several times, drawn anew each time.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+
+import numpy as np
+import torch
+from scenes import Mix, row_type, rows
+from text import Words, make_tokenizer
+from torch import Tensor, multiprocessing
+
+_AT_ONCE = 256
+
+
+def to_device(table: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+    """Columns of a table as tensors."""
+    return {name: torch.from_numpy(table[name].copy()).to(device) for name in table.dtype.names}
+
+
+class Pool:
+    """Up to `capacity` scenes of one mix on the device; new ones take the places of the oldest."""
+
+    def __init__(self, frames: int, room: int, capacity: int, device: torch.device) -> None:
+        empty = np.zeros(1, row_type(frames, room))
+        self.columns = {
+            name: column.expand(capacity, *column.shape[1:]).clone()
+            for name, column in to_device(empty, device).items()
+        }
+        self.capacity, self.device, self.made = capacity, device, 0
+
+    def put(self, table: np.ndarray) -> None:
+        """Take in new scenes."""
+        places = (self.made + torch.arange(len(table), device=self.device)) % self.capacity
+        for name, column in to_device(table, self.device).items():
+            self.columns[name][places] = column
+        self.made += len(table)
+
+    def draw(self, count: int) -> dict[str, Tensor]:
+        """So many of the scenes that are there, at random."""
+        chosen = torch.randint(min(self.made, self.capacity), (count,), device=self.device)
+        return {name: column[chosen] for name, column in self.columns.items()}
+
+
+class Makers:
+    """Processes that invent scenes for several pools until they are stopped."""
+
+    def __init__(self, mixes: list[Mix], rooms: list[int], workers: int, seed: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.full = context.Queue(maxsize=8 * workers)
+        self.mixes, self.stopped = mixes, context.Event()
+        self.share = context.Array("d", [1.0] * len(mixes))
+        self.processes = [
+            context.Process(
+                target=_make,
+                args=(mixes, rooms, self.full, self.stopped, self.share, f"{seed}/{n}"),
+                daemon=True,
+            )
+            for n in range(workers)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def want(self, shares: list[float]) -> None:
+        """How much of each mix is to be made from now on."""
+        for index, share in enumerate(shares):
+            self.share[index] = share
+
+    def fill(self, pools: list[Pool], *, least: int = 0) -> int:
+        """Move what is ready into the pools; wait while a wanted one holds fewer than `least`."""
+        moved = 0
+        while True:
+            short = any(pool.made < least for pool, share in zip(pools, self.share, strict=True) if share > 0)
+            try:
+                which, table = self.full.get(timeout=240 if short else 0.0001)
+            except queue.Empty:
+                if not short:
+                    return moved
+                raise RuntimeError("no scene was made for four minutes") from None
+            pools[which].put(table)
+            moved += len(table)
+            if moved > 4096 and not short:
+                return moved
+
+    def stop(self) -> None:
+        """End the processes."""
+        self.stopped.set()
+        for process in self.processes:
+            process.terminate()
+
+
+def _make(mixes, rooms, full, stopped, share, seed: str) -> None:
+    torch.set_num_threads(1)
+    rng, words = random.Random(seed), Words(make_tokenizer())
+    while not stopped.is_set():
+        which = rng.choices(range(len(mixes)), list(share))[0]
+        full.put((which, rows(rng, _AT_ONCE, mixes[which], words, rooms[which])))
+        if len(words.known) > 200_000:
+            words.known.clear()

@@ -1,0 +1,280 @@
+"""The tiny checkpoint, from scratch: tower, reading, seeing, align, sft, for several seeds side by side.
+
+    python train.py --seconds 400 --device cuda          # minutes on a GPU
+    python train.py --seconds 9000 --seeds 1 --batch 12   # hours on a processor
+
+`--seconds` is what all stages together may take, compiling aside. States are written after every stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from network import FRAMES, make_network
+from networks import LANGUAGE, TOWER, Model, Networks
+from optimizer import MuonAdamW, schedule
+from painting import PICTURE_SIZES, filmed
+from pool import Makers, Pool
+from scenes import Mix
+from score import Examiner, overall, table
+from stages import Heads, Seen, Text, answer_loss, code, fact_loss, look, read, tower_loss
+from start import start
+from text import Words, make_tokenizer
+from torch import Tensor, nn
+
+# How much of the time each stage takes, its rate, and the share of its time in which the rate falls.
+STAGES = {
+    "tower": (0.16, 0.01, 0.5),
+    "reading": (0.22, 0.008, 0.4),
+    "seeing": (0.32, 0.006, 0.65),
+    "align": (0.01, 0.004, 0.5),
+    "sft": (0.29, 0.003, 0.95),
+}
+MANY = (2.0, 22.0, 46.0, 30.0)
+MIXES = [
+    Mix(things=MANY, alike=0.5, unequal=0.5, focus=0.4),
+    Mix(things=MANY, alike=0.5, unequal=0.5, focus=0.4, still=True),
+    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.4, focus=0.4),
+    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.4, focus=0.4, still=True),
+]
+"""Clips and pictures while look-ups are learnt, then nearer to what will be asked."""
+Told = tuple[list[Tensor], dict[str, Tensor]]
+"""Losses, and what else to print; one number a seed."""
+Steps = Callable[[float], Told]
+ROOM = 156
+APART, UNTOLD = 0.3, 0.6
+"""Shares of the seeing stage: reading goes on beside it until the first, facts are told until the second."""
+PICTURES = 0.15
+"""Share of the steps with pictures."""
+EXAMINATION = 20.0
+"""Seconds kept free for the examinations when there is a deadline."""
+WARM = 6
+"""So many steps of each stage are not timed: things are compiled."""
+
+
+@dataclass
+class Clock:
+    """How much of a stage's time is over; starts after the first steps, in which things are compiled."""
+
+    seconds: float
+    device: torch.device
+    steps: int = 0
+    begun: float = 0.0
+
+    def done(self) -> float:
+        """The share that is over; 0 exactly while steps warm up."""
+        self.steps += 1
+        if self.steps <= WARM:
+            self.begun = time.monotonic()
+            return 0.0
+        if self.steps % 10 == 0 and self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.monotonic() - self.begun) / self.seconds
+
+
+class Run:
+    """Networks, their scenes, and the stages that they pass."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given, self.device = given, torch.device(given.device)
+        self.words = Words(make_tokenizer())
+        self.head = torch.tensor(self.words.head, device=self.device)
+        self.makers = Makers(MIXES, [ROOM] * len(MIXES), given.workers, given.seed)
+        networks = []
+        for seed in range(given.seed, given.seed + given.seeds):
+            network = make_network(self.words.tokenizer, seed)
+            if given.start:
+                network.load_state_dict(torch.load(given.start / f"seed{seed}.pt"), strict=False)
+            else:
+                start(network, self.words.tokenizer)
+            networks.append(network)
+        self.networks = Networks(networks).to(self.device)
+        self.model = Model(self.networks, compiled=given.compile)
+        self.plain = Model(self.networks, compiled=False)
+        self.film = torch.compile(filmed, dynamic=False) if given.compile else filmed
+        self.pools = [Pool(1 if mix.still else FRAMES, ROOM, given.capacity, self.device) for mix in MIXES]
+        self.rng = random.Random(given.seed)
+        self.examiner = Examiner(self.words, clips=given.examine, pictures=given.examine)
+        self.flip = False
+        self.log: list[dict[str, object]] = []
+
+    def learn(self, stage: str, seconds: float, weights: dict[str, nn.Parameter], steps: Steps) -> None:
+        """One stage: `steps(done)` gives losses, one number a seed."""
+        _, rate, cool = STAGES[stage]
+        optimizer = MuonAdamW(weights, muon_lr=self.given.rate or rate)
+        self.networks.requires_grad_(False)
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        clock, shown, begun = Clock(seconds, self.device), 0.0, time.monotonic()
+        while (done := clock.done()) < 1:
+            losses, told = steps(done)
+            sum(losses).sum().backward()
+            optimizer.step(schedule(done, cool=cool))
+            if clock.steps % 16 == 1:
+                self.makers.fill(self.pools)
+            if done - shown > 0.1 or clock.steps == 1:
+                shown = done
+                spent = time.monotonic() - begun
+                each = " ".join(f"{name} {_list(share)}" for name, share in told.items())
+                losses = " + ".join(_list(loss) for loss in losses)
+                made = " ".join(str(pool.made) for pool in self.pools)
+                where = f"{stage} {done:.2f} {spent:.0f}s step {clock.steps}"
+                print(f"{where} loss {losses} | {each} | made {made}", flush=True)
+        self.log.append({"stage": stage, "steps": clock.steps, "seconds": time.monotonic() - begun})
+        self.save()
+
+    def save(self) -> None:
+        """The weights of each seed in half precision, whole or not at all."""
+        self.given.out.mkdir(parents=True, exist_ok=True)
+        for index in range(self.networks.seeds):
+            path = self.given.out / f"seed{self.given.seed + index}.pt"
+            state = {name: weight.half() for name, weight in self.networks.state(index).items()}
+            torch.save(state, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+        (self.given.out / "train.json").write_text(json.dumps(self.log, indent=1))
+
+    def examine(self, stage: str, *, told: bool = False) -> None:
+        """Print and keep the scores of all seeds."""
+        begun = time.monotonic()
+        marks = self.examiner.score(self.plain, told=told)
+        for index in range(self.networks.seeds):
+            print(f"{stage}, seed {self.given.seed + index}\n{table(marks, index)}", flush=True)
+        self.log.append({"stage": stage, "scores": overall(marks)})
+        print(f"{stage}: {overall(marks)} ({time.monotonic() - begun:.0f}s)", flush=True)
+
+    def still(self, done: float) -> bool:
+        """Whether a step looks at pictures; both kinds are seen while steps warm up."""
+        self.flip = not self.flip
+        return self.flip if done == 0.0 else self.rng.random() < PICTURES
+
+    def scenes(self, mix: int, still: bool, share: float = 1.0) -> dict[str, Tensor]:
+        """A batch for every seed."""
+        count = max(int(self.given.batch * share / (2 if still else 1)), 1)
+        return self.pools[mix + still].draw(count * self.networks.seeds)
+
+    def seen(self, mix: int, still: bool) -> Seen:
+        size = self.rng.choice(PICTURE_SIZES) if still else None
+        return Seen(self.model, self.scenes(mix, still), size, self.film)
+
+    def tower(self, heads: Heads) -> Steps:
+        def steps(done: float) -> Told:
+            many = self.pools[0].draw(self.given.frames * self.networks.seeds)
+            fine = self.pools[1].draw(max(self.given.frames // 16, 1) * self.networks.seeds)
+            loss, told = tower_loss(self.model, heads, many, fine, self.film)
+            return [loss], told
+
+        return steps
+
+    def told(self, still: bool) -> Tensor:
+        """Answers to questions about scenes of which a few tokens of facts are told."""
+        rows = self.scenes(0, still, 1.5)
+        size, text = self.rng.choice(PICTURE_SIZES) if still else None, Text.of(rows, self.networks.seeds)
+        logits = read(self.model, self.head, rows, size, text)
+        return answer_loss(logits, text)
+
+    def reading(self, done: float) -> Told:
+        return [self.told(self.still(done))], {}
+
+    def seeing(self, done: float) -> Told:
+        still = self.still(done)
+        if 0 < done < APART and self.rng.random() < 0.35:
+            return [self.told(still)], {}
+        seen = self.seen(0, still)
+        facts, text = seen.facts(), Text.of(seen.rows, self.networks.seeds)
+        share = min(max((UNTOLD - done) / (UNTOLD - APART), 0.0), 1.0)
+        tell = torch.rand(seen.visual.shape[:2], device=self.device) < share
+        codes = code(facts)
+        logits, middle = look(self.model, self.head, seen, text, tell, codes)
+        loss, told = fact_loss(middle, facts, seen.tokens)
+        weight = 1.0 if done < APART else 1 - 0.5 * done
+        return [weight * loss, answer_loss(logits, text)], told
+
+    def asked(self, done: float, model: Model | None = None) -> Told:
+        seen = self.seen(2, self.still(done))
+        text = Text.of(seen.rows, self.networks.seeds)
+        return [answer_loss(look(model or self.model, self.head, seen, text)[0], text)], {}
+
+
+def _list(values: Tensor) -> str:
+    return "/".join(f"{value:.3f}" for value in values.tolist())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, required=True, help="time of all stages together")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rate", type=float, help="in place of the rate of each stage")
+    parser.add_argument("--batch", type=int, default=64, help="clips a step and seed")
+    parser.add_argument(
+        "--frames", type=int, default=320, help="single frames a step and seed, for the tower"
+    )
+    parser.add_argument("--capacity", type=int, default=300_000, help="scenes that each pool keeps")
+    parser.add_argument("--workers", type=int, default=12, help="processes that invent scenes")
+    parser.add_argument("--examine", type=int, default=192, help="scenes of each kind in an examination")
+    parser.add_argument("--compile", action="store_true", help="compile layers and drawing")
+    parser.add_argument("--deadline", type=float, default=1e9, help="seconds from the start; stages shrink")
+    parser.add_argument("--stages", choices=tuple(STAGES), nargs="+", default=list(STAGES))
+    parser.add_argument("--start", type=Path, help="folder of states to go on from")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out" / "states")
+    given = parser.parse_args()
+    torch.manual_seed(given.seed)
+    torch._dynamo.config.cache_size_limit = 64  # one layer function, several shapes and stages
+    torch.set_float32_matmul_precision("high")
+    torch.set_flush_denormal(True)
+    run = Run(given)
+    try:
+        _all_stages(run, given)
+    finally:
+        run.makers.stop()
+
+
+def _all_stages(run: Run, given: argparse.Namespace) -> None:
+    names = [name for name in STAGES if name in given.stages]
+    begun = time.monotonic()
+    total = sum(STAGES[name][0] for name in names)
+    everything = dict(run.networks.named_parameters())
+    tower = {name: weight for name, weight in everything.items() if TOWER.replace(".", "/") in name}
+    words = {name: weight for name, weight in everything.items() if LANGUAGE.replace(".", "/") in name}
+    join = {name: weight for name, weight in everything.items() if name not in tower and name not in words}
+    for name in names:
+        late = name in ("align", "sft")
+        early = [1, 0.2, 0, 0] if name in ("tower", "reading") else [0.6, 0.12, 0.3, 0.06]
+        run.makers.want([0, 0, 1, 0.15] if late else early)
+        needed = [2, 3] if late else [0, 1]
+        if any(run.pools[which].made < 2048 for which in needed):
+            run.makers.fill(run.pools, least=min(2048, 16 * given.batch))
+        share = STAGES[name][0]
+        left = given.deadline - (time.monotonic() - begun) - EXAMINATION
+        rest = sum(STAGES[later][0] for later in names[names.index(name) :])
+        seconds = min(given.seconds * share / total, left * share / rest)
+        if name == "tower":
+            heads = Heads(run.networks.seeds).to(run.device)
+            run.learn(name, seconds, tower | dict(heads.named_parameters(prefix="head")), run.tower(heads))
+        elif name == "reading":
+            run.learn(name, seconds, words, run.reading)
+            run.examine("after reading, told", told=True)
+        elif name == "seeing":
+            run.learn(name, seconds, words | join, run.seeing)
+        elif name == "align":
+            run.learn(name, seconds, join, partial(run.asked, model=run.plain))
+        else:
+            run.learn(name, seconds, words | join, run.asked)
+        if name in ("seeing", "sft"):
+            run.examine(f"after {name}")
+    run.save()
+
+
+if __name__ == "__main__":
+    main()

@@ -72,7 +72,7 @@ def one_batch(
     """Steps of one size: as the engine takes them, and the recorded graph alone."""
     dice = torch.Generator().manual_seed(batch)
     rounds = 12 if bench.smoke else 48
-    options = SamplingOptions(max_new_tokens=rounds + 16, ignore_eos=True)
+    options = SamplingOptions(max_new_tokens=rounds + 64, ignore_eos=True)
     numbers = [engine.add(ModelInputs(ids=tuple(words(bench, context, dice))), options) for _ in range(batch)]
     while sum(request.decoding for request in engine.scheduler.running) < batch:
         engine.step()

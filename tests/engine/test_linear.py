@@ -1,10 +1,14 @@
 """Matrix products in 8 bits: exact integers, scales a token and a row."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from llava_next_video.engine.linear import MOSTLY_POSITIVE, Int8Linear, linear, quantized_rows
+from llava_next_video.engine.linear_cuda import fp8_linear, int4_groups, int4_linear, int8_linear
 from llava_next_video.engine.settings import Quantize
+from llava_next_video.errors import ConfigError
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 9, 40])
@@ -91,3 +95,34 @@ def test_a_row_of_zeros_stays_zero() -> None:
     rows, scale = quantized_rows(torch.zeros(2, 4))
     assert not rows.any()
     assert torch.isfinite(scale).all()
+
+
+@pytest.mark.parametrize(("make", "most"), [(fp8_linear, 0.04), (int8_linear, 0.01)])
+def test_weights_for_a_gpu_lose_as_little_as_their_bits_allow(make: Any, most: float) -> None:
+    dice = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 64, generator=dice).bfloat16()
+    bias = torch.randn(48, generator=dice).bfloat16()
+    product = make(weight, bias)
+    for rows in (1, 9, 100):
+        x = torch.randn(rows, 64, generator=dice).bfloat16()
+        exact = x.double() @ weight.double().t() + bias.double()
+        assert (product(x).double() - exact).norm() / exact.norm() < most
+        added = product.onto(x, torch.ones(rows, 48, dtype=torch.bfloat16))
+        assert (added.double() - exact - 1).norm() / exact.norm() < most + 0.01
+    assert product.weight_bytes == product.multiplications == 48 * 64
+
+
+def test_four_bits_stand_for_weights_to_half_a_step() -> None:
+    weight = torch.randn(16, 256, generator=torch.Generator().manual_seed(1))
+    levels, scale_and_zero = int4_groups(weight, 128)
+    assert int(levels.min()) == 0
+    assert int(levels.max()) == 15
+    step, middle = scale_and_zero.transpose(0, 1).unbind(2)  # rows x groups
+    # torch's kernel reads a level as (level - 8) * step + what level 8 stands for.
+    read = (levels.view(16, 2, 128) - 8) * step[..., None] + middle[..., None]
+    assert ((read - weight.view(16, 2, 128)).abs() <= 0.501 * step[..., None]).all()
+
+
+def test_rows_that_make_no_groups_of_four_bits_are_refused() -> None:
+    with pytest.raises(ConfigError, match="16 rows of 100: take int8"):
+        int4_linear(torch.zeros(16, 100), None)

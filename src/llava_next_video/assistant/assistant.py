@@ -67,21 +67,24 @@ class VideoAssistant:
         Args:
             name: Folder or hub name; by default the small checkpoint of the package, which knows shapes that
                 move and nothing else.
-            device: A torch device; by default the first GPU, else the CPU. The engine runs on a CPU; anywhere
-                else the reference network answers.
+            device: A torch device; by default the first GPU, else the CPU. The engine runs on a CPU and on
+                NVIDIA's GPUs; anywhere else the reference network answers.
             dtype: `float32`, `bfloat16`, `float16`; by default what the device computes fastest.
-            quantize: `int8` for 8-bit weights and activations in the engine.
+            quantize: `int8` for 8-bit weights and activations in the engine on a CPU. On a GPU `fp8` (weights
+                and activations, on Ada and Hopper), `int8` or `int4` (weights only).
             rope_factor: Stretch the context that many times (linear rope scaling) for every question, so that
                 longer clips fit a model that was trained on shorter ones; by default what the checkpoint
                 says. A question may ask for another (`rope`).
             reference: Answer with the reference network's `generate` instead of the engine.
             adapter: Folder with LoRA weights that PEFT saved, to add to the checkpoint's.
-            kv_bytes: Memory for the engine's keys and values; by default 2 GiB.
+            kv_bytes: Memory for the engine's keys and values; by default 2 GiB, on a GPU what weights
+                leave free.
             limits: How large a clip or picture may be.
 
         Raises:
             CheckpointError: The folder is missing, incomplete, corrupt or unsafe.
             ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
+            CapacityError: The network cannot fit the memory of the GPU.
         """
         name = default_checkpoint() if name is None else name
         refuse_name(name)

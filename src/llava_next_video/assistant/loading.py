@@ -13,7 +13,8 @@ from huggingface_hub import snapshot_download
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.checkpoint_name import folder_named
-from llava_next_video.engine import Engine, EngineSettings
+from llava_next_video.engine import Engine
+from llava_next_video.engine.settings import SUITED, read_quantize
 from llava_next_video.errors import ConfigError
 from llava_next_video.model import (
     LlavaNextVideoConfig,
@@ -59,14 +60,14 @@ def load_network(
     Raises:
         CheckpointError: The folder is missing, incomplete, corrupt or unsafe.
         ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
+        CapacityError: The network cannot fit the memory of the GPU.
     """
     place = _device(device)
     wanted = None if dtype is None else read_dtype(dtype)
-    if quantize not in (None, "int8"):
-        raise ConfigError(f"unknown quantisation {quantize!r}; known: int8")
-    reference = reference or place.type != "cpu"
+    narrow = read_quantize(quantize)
+    reference = reference or place.type not in SUITED
     if quantize is not None and reference:
-        raise ConfigError(f"quantize={quantize!r} is the engine's, on a CPU; the reference network has none")
+        raise ConfigError(f"quantize={quantize!r} is the engine's; the reference network has none")
     usual = torch.float32 if place.type == "cpu" else "auto"
     numbers = FLOATS[wanted] if wanted else usual
     config = LlavaNextVideoConfig.from_pretrained(name)
@@ -76,9 +77,9 @@ def load_network(
     tokens = len(processor.tokenizer)
     extra = None if adapter is None else Adapter.read(Path(adapter))
     if not reference:
-        settings = EngineSettings(dtype=wanted or "auto", quantize="int8" if quantize else "none")
-        if kv_bytes is not None:
-            settings = replace(settings, kv_bytes=kv_bytes)
+        settings = replace(
+            SUITED[place.type], device=str(place), dtype=wanted or "auto", quantize=narrow, kv_bytes=kv_bytes
+        )
         folder = checkpoint_folder(name)
         return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
     model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, config=config, dtype=numbers)

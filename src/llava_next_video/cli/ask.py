@@ -69,7 +69,7 @@ def ask(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
+        typer.Option(help="int8: 8-bit weights in the engine; on a GPU also fp8, int4.", show_default="off"),
     ] = None,
     max_visual_tokens: Annotated[
         int | None,

@@ -32,7 +32,7 @@ def bench(
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="int8: 8-bit weights and activations.", show_default="off")
+        str | None, typer.Option(help="int8: 8-bit weights; on a GPU also fp8 and int4.", show_default="off")
     ] = None,
     device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,

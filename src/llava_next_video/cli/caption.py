@@ -122,7 +122,7 @@ def caption(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
+        typer.Option(help="int8: 8-bit weights in the engine; on a GPU also fp8, int4.", show_default="off"),
     ] = None,
 ) -> None:
     """Caption every video once, into parquet; killed and run again, it goes on where it was."""

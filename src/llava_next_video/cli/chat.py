@@ -35,7 +35,7 @@ def chat(
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="int8: 8-bit weights and activations.", show_default="off")
+        str | None, typer.Option(help="int8: 8-bit weights; on a GPU also fp8 and int4.", show_default="off")
     ] = None,
 ) -> None:
     """Chat about clips and pictures; `/help` lists the commands, Ctrl-C stops an answer, `/bye` ends."""

@@ -54,7 +54,12 @@ def serve(
     max_media_mib: Annotated[int, typer.Option(help="MiB of one clip or picture.")] = 256,
     deadline: Annotated[float, typer.Option(help="Seconds a request may take; beyond them 504.")] = 300.0,
     drain: Annotated[float, typer.Option(help="Seconds for requests under way when told to stop.")] = 30.0,
-    cache_mib: Annotated[int, typer.Option(help="MiB for the keys and values of prompts.")] = 2048,
+    cache_mib: Annotated[
+        int | None,
+        typer.Option(
+            help="MiB for the keys and values of prompts.", show_default="2048; on a GPU what is left of it"
+        ),
+    ] = None,
     decoders: Annotated[
         int | None, typer.Option(help="Processes that fetch and decode.", show_default="one a core")
     ] = None,
@@ -63,7 +68,7 @@ def serve(
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="int8: 8-bit weights and activations.", show_default="off")
+        str | None, typer.Option(help="int8: 8-bit weights; on a GPU also fp8 and int4.", show_default="off")
     ] = None,
     rope_factor: Annotated[
         float | None,
@@ -104,7 +109,7 @@ def serve(
         **more,
     )
     load: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize}
-    load |= {"rope_factor": rope_factor, "kv_bytes": cache_mib * MEBIBYTE}
+    load |= {"rope_factor": rope_factor, "kv_bytes": None if cache_mib is None else cache_mib * MEBIBYTE}
     address = f"http://{host}:{port} serves {settings.model_name}"
     if ray is not None:
         serve_replicas(ray, model, settings, host=host, port=port, load=load, told=address)

@@ -18,7 +18,6 @@ from llava_next_video.engine.scheduler import Chunk
 from llava_next_video.engine.steptable import FIELDS, Field, Plan, StepTable
 from llava_next_video.errors import ConfigError
 
-_LONG_TOKENS = 64  # shorter chunks read their pages like requests that generate
 _SENDERS = 2
 _FP8 = torch.float8_e4m3fn
 _FP8_CAPABILITY = (8, 9)
@@ -69,6 +68,8 @@ class CudaAttention:
         requests: int,
         context: int,
         store_dtype: torch.dtype | None = None,
+        long_from: int = 64,
+        shared_from: int = 256,
     ) -> None:
         """Reserve the memory.
 
@@ -85,6 +86,9 @@ class CudaAttention:
             context: Tokens of one request at most.
             store_dtype: Precision of stored keys and values; None: `dtype`. float8_e4m3fn takes half the room
                 of bfloat16, with a scale for each token and head.
+            long_from: Chunks of at least so many tokens are attended to without pages; shorter ones like
+                requests that generate.
+            shared_from: Common beginnings of at least so many tokens are read once.
 
         Raises:
             ConfigError: this GPU or these kernels cannot compute that.
@@ -92,7 +96,7 @@ class CudaAttention:
         store_dtype = store_dtype or dtype
         _refuse(device, dtype, store_dtype, heads, key_value_heads)
         self.windows = list(windows)
-        self.share = share
+        self.heads = heads
         self.device = device
         shape = (len(self.windows), 2, pages + 1, key_value_heads, page_tokens, head_width)
         self.store = torch.empty(shape, dtype=store_dtype, device=device)
@@ -111,6 +115,8 @@ class CudaAttention:
             scratch_page=pages,
             page_tokens=page_tokens,
             group=heads // key_value_heads,
+            long_from=long_from,
+            shared_from=shared_from if share else None,
         )
         self._sender = _Sender(len(self._table.numbers), device)
         held = self._sender.received
@@ -166,9 +172,7 @@ class CudaAttention:
             padded: Fill it up to so many rows; only steps of one token for each chunk can be.
             ropes: How the positions of each chunk are scaled, as a row of `Decoder.rope`; None: row 0, all.
         """
-        self._plan = self._table.fill(
-            chunks, padded=padded, ropes=ropes, long_from=_LONG_TOKENS, share=self.share
-        )
+        self._plan = self._table.fill(chunks, padded, ropes)
         self._sender.send(self._table.numbers, self._table.used(self._plan))
         long = self._plan.long
         self._begins = None

@@ -74,12 +74,17 @@ class Encoder:
             if medium.key not in request.features and medium.key not in self.features
         ]
         for medium in missing:
-            if medium.key in self._jobs:
+            if medium.key in self._jobs or self._crowded():
                 continue
             self.features.misses += 1
             pixels = medium.load_on(self.vision.device)
             self._jobs[medium.key] = _Job(pixels=pixels, layout=self.vision.layout(medium, pixels.shape))
         return {medium.key for medium in missing}
+
+    def _crowded(self) -> bool:
+        """Whether more pixels would only fill the memory of a GPU: those there are enough for this step."""
+        waiting = sum(job.left for job in self._jobs.values())
+        return self.vision.device.type != "cpu" and waiting >= self.frame_budget
 
     def _send(self, jobs: list[_Job]) -> None:
         given = shares(self.frame_budget, [job.left for job in jobs])

@@ -81,11 +81,14 @@ def refuse_too_large(model: Any, settings: EngineSettings) -> None:
     if device.type == "cuda":
         bytes_each = 4 if settings.dtype == "float32" else 2
         needed = estimate(model, settings, item_bytes=bytes_each)
-        needed.refuse_beyond(torch.cuda.mem_get_info(device)[0], device)
+        already_there = sum(one.nbytes for one in model.parameters() if one.device.type == "cuda")
+        needed.refuse_beyond(torch.cuda.mem_get_info(device)[0] + already_there, device)
 
 
 def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> int:
     """Memory for keys and values: what is asked for, or what is left beside the largest step.
+
+    It is never more than all requests could use at once.
 
     On a GPU the largest prompt step and the largest vision batch are run once, without attention, to see what
     they take.
@@ -99,7 +102,8 @@ def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> 
     free, total = torch.cuda.mem_get_info(decoder.device)
     peak = _peak_bytes(decoder, vision, settings)
     left = free - peak - settings.feature_bytes - total // _SPARE_SHARE
-    return max(left, 0)
+    most = settings.max_requests * decoder.context * decoder.page_bytes(1)
+    return max(min(left, most), 0)
 
 
 @torch.inference_mode()
@@ -108,11 +112,8 @@ def _peak_bytes(decoder: Decoder, vision: Vision, settings: EngineSettings) -> i
     device = decoder.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    tokens = min(settings.token_budget, decoder.context)
     hidden = torch.zeros(settings.token_budget, decoder.width, dtype=decoder.dtype, device=device)
-    positions = torch.arange(settings.token_budget, device=device) % tokens
-    turns = decoder.rope.turns(positions, torch.zeros_like(positions))
-    decoder.logits(decoder.forward(hidden, turns, _no_attention)[: settings.max_requests])
+    decoder.logits(decoder.forward(hidden, None, _no_attention)[: settings.max_requests])
     del hidden
     of = vision.config.vision_config
     shape = (min(vision.tiles_at_once, settings.frame_budget), of.num_channels, of.image_size, of.image_size)

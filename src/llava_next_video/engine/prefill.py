@@ -1,4 +1,4 @@
-"""Attention of long chunks to keys and values that lie in a row, one chunk behind the other."""
+"""Attention of long chunks to keys that lie in a row."""
 
 from __future__ import annotations
 

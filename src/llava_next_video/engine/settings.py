@@ -91,3 +91,17 @@ SUITED: Mapping[str, EngineSettings] = MappingProxyType(
     }
 )
 """Limits that suit each kind of device, by its name in torch."""
+
+
+def read_quantize(name: str | None) -> Quantize:
+    """The quantisation of that name; None is none.
+
+    Raises:
+        ConfigError: It is none that we know.
+    """
+    for known in get_args(Quantize)[1:]:
+        if name == known:
+            return known
+    if name is not None:
+        raise ConfigError(f"unknown quantisation {name!r}; known: {', '.join(get_args(Quantize)[1:])}")
+    return "none"

@@ -18,7 +18,6 @@ from llava_next_video.engine.grouping import companies
 from llava_next_video.engine.request import Request
 from llava_next_video.engine.scheduler import Chunk
 
-_SHARED_TOKENS = 256  # a shorter common beginning is read by each by itself
 _LEAST_ROWS = 16  # of one matrix product on a GPU
 _MOST_ROWS = 64
 
@@ -105,8 +104,31 @@ class StepTable:
     """
 
     def __init__(
-        self, *, tokens: int, requests: int, pages_each: int, scratch_page: int, page_tokens: int, group: int
+        self,
+        *,
+        tokens: int,
+        requests: int,
+        pages_each: int,
+        scratch_page: int,
+        page_tokens: int,
+        group: int,
+        long_from: int,
+        shared_from: int | None,
     ) -> None:
+        """An empty table.
+
+        Args:
+            tokens: Rows of a step at most.
+            requests: Chunks of a step at most.
+            pages_each: Pages of a request at most.
+            scratch_page: What rows write to that only fill a step up.
+            page_tokens: Tokens of a page.
+            group: Query heads of one key head.
+            long_from: Chunks of at least so many tokens, and those between them, do not go through bundles.
+            shared_from: Common beginnings of at least so many tokens are read once; None: never.
+        """
+        self._long_from = long_from
+        self._shared_pages = None if shared_from is None else -(-shared_from // page_tokens)
         self.page_tokens = page_tokens
         self.group = group
         self.pages_each = pages_each
@@ -125,13 +147,7 @@ class StepTable:
         return self.table_numbers + (plan.rows + 1) * FIELDS
 
     def fill(
-        self,
-        chunks: Sequence[Chunk],
-        *,
-        padded: int | None = None,
-        ropes: Sequence[int] | None = None,
-        long_from: int,
-        share: bool,
+        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
     ) -> Plan:
         """Write down a step.
 
@@ -139,8 +155,6 @@ class StepTable:
             chunks: The step.
             padded: Add rows up to so many; they write to the scratch page and see only themselves.
             ropes: What stands in the column of that name for each chunk; None: 0.
-            long_from: Chunks of at least so many tokens, and those between them, do not go through bundles.
-            share: Read common beginnings once.
         """
         counts = np.array([chunk.count for chunk in chunks], np.int32)
         firsts = np.cumsum(counts, dtype=np.int32) - counts
@@ -156,9 +170,9 @@ class StepTable:
         table[count:rows, [Field.POSITION, Field.ROPE]] = 0
         table[count:rows, Field.TABLE] = self._scratch
         table[:rows, Field.COVERED] = 0
-        long = _long(counts.tolist(), long_from)
+        long = _long(counts.tolist(), self._long_from)
         short = [index for index in range(len(chunks)) if index not in long]
-        shared, shared_rows = self._fill_shared(chunks, short, firsts.tolist()) if share else (0, _LEAST_ROWS)
+        shared, shared_rows = self._fill_shared(chunks, short, firsts.tolist())
         if rows == len(chunks) or padded is not None:  # one token each
             table[:rows, Field.OWN_FIRST] = np.arange(rows, dtype=np.int32)
             table[:rows, Field.OWN_COUNT] = 1
@@ -238,6 +252,8 @@ class StepTable:
 
     def _companies(self, chunks: Sequence[Chunk]) -> list[tuple[tuple[int, ...], int]]:
         """Who shares how many first pages; found once for requests that go on generating."""
+        if self._shared_pages is None:
+            return []
         asked = [(chunk.request.pages, chunk.start if chunk.count > 1 else -1) for chunk in chunks]
         if self._grouped is not None:
             before = self._grouped[0]
@@ -246,7 +262,7 @@ class StepTable:
             ):
                 return self._grouped[1]
         tables = [chunk.request.pages[: chunk.start // self.page_tokens] for chunk in chunks]
-        found = companies(tables, at_least=-(-_SHARED_TOKENS // self.page_tokens))
+        found = companies(tables, at_least=self._shared_pages)
         self._grouped = asked, found
         return found
 

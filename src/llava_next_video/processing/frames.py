@@ -97,7 +97,8 @@ def _folded(settings: PixelSettings, pixels: Tensor) -> tuple[Tensor | None, Ten
         return None, None
     unit = 1.0 if settings.rescale is None else 1.0 / settings.rescale
     mean, std = (torch.tensor(values) * unit for values in (settings.mean, settings.std))
-    return mean.to(pixels.device).view(-1, 1, 1), std.to(pixels.device).view(-1, 1, 1)
+    there = [values.to(pixels.device, non_blocking=True).view(-1, 1, 1) for values in (mean, std)]
+    return there[0], there[1]
 
 
 def _window(length: int, kept: int) -> _Window:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +23,25 @@ from llava_next_video.processing.prompt import Placeholders, Span
 from llava_next_video.processing.settings import PixelSettings
 from llava_next_video.processing.text import encoded_text, refuse_miscounted
 from llava_next_video.size import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramePixels:
+    """The pixels of a clip, made when they are asked for."""
+
+    frames: UInt8[Tensor, "frames height width channels"]
+    settings: PixelSettings
+
+    def __call__(self) -> Tensor:
+        """Made here."""
+        return video_pixels(self.frames.permute(0, 3, 1, 2), self.settings)
+
+    def on(self, device: torch.device) -> Tensor:
+        """Made on a device, to which the frames go as bytes; a resized value may round to its neighbour."""
+        if device.type == "cpu":
+            return self()
+        there = self.frames.pin_memory().to(device, non_blocking=True)
+        return video_pixels(there.permute(0, 3, 1, 2), self.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +87,7 @@ class Promises:
         return self.clips.seen(Size(*clip.frames.shape[1:3]))
 
     def _clip(self, clip: Clip, span: Span) -> Medium:
-        pixels = partial(video_pixels, torch.from_numpy(clip.frames).permute(0, 3, 1, 2), self.clips)
+        pixels = FramePixels(frames=torch.from_numpy(clip.frames), settings=self.clips)
         source = (clip.key, clip.indices, self.clips, self.layout)
         return replace(_promised(span, pixels, None, source), layout=self.layout)
 

@@ -5,7 +5,7 @@ The kernels run on the GPU where there is one; otherwise Triton interprets them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from llava_next_video.engine.sampling_options import SamplingOptions
 from llava_next_video.engine.scheduler import Chunk
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-PAGE = 16
+PAGE = 4
 # Relative to values around 1: half of the last bit of a stored number and of a rounded weight.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -68,21 +68,30 @@ class Play:
     stories: list[Story] = field(default_factory=list)
     draw: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
-    def enter(self, pages: Sequence[int], *, like: int | None = None, tokens: int = 0) -> int:
-        """A new request on these pages, whose first tokens are those of another one."""
-        story = Story(request_on(list(pages), len(self.stories)))
-        if like is not None:
-            story.keys = self.stories[like].keys[:tokens]
-            story.values = self.stories[like].values[:tokens]
-        self.stories.append(story)
-        return len(self.stories) - 1
+    def enter(self, pages: Iterable[int]) -> None:
+        """A new request on these pages."""
+        self.stories.append(Story(request_on(list(pages), len(self.stories))))
 
-    def step(self, counts: dict[int, int], padded: int | None = None) -> float:
-        """So many tokens of each request; gives how far the result is from the reference at most."""
-        chunks = []
-        for number, count in counts.items():
-            story = self.stories[number]
-            chunks.append(Chunk(request=story.request, start=len(story.keys), count=count))
+    def share(self, number: int, *, like: int, tokens: int) -> None:
+        """Let a request begin with tokens that another one has computed, on pages that both hold."""
+        story, other = self.stories[number], self.stories[like]
+        story.keys, story.values = other.keys[:tokens], other.values[:tokens]
+
+    def chunk(self, number: int, start: int, count: int) -> Chunk:
+        """Some tokens of a request."""
+        return Chunk(request=self.stories[number].request, start=start, count=count)
+
+    def step(
+        self,
+        counts: dict[int, int],
+        padded: int | None = None,
+        run: Callable[[Tensor], Tensor] | None = None,
+    ) -> float:
+        """So many tokens of each request; gives how far the result is from the reference at most.
+
+        `run` attends instead, given the heads of queries, keys and values side by side.
+        """
+        chunks = [self.chunk(number, len(self.stories[number].keys), n) for number, n in counts.items()]
         total = sum(counts.values())
         both = self.key_value_heads * 2
         heads = torch.randn(padded or total, self.heads + both, self.width, generator=self.draw)
@@ -90,6 +99,7 @@ class Play:
             heads = (heads * 2).round().clamp(-7, 7) / 2
             heads[..., 0] = 3.5
         heads = heads.to(self.dtype)
+        given = heads.to(DEVICE)
         row = 0
         wanted = []
         for number, count in counts.items():
@@ -99,11 +109,14 @@ class Play:
                 story.values.append(heads[at, self.heads + self.key_value_heads :].double())
                 wanted.append(self._reference(story, heads[at, : self.heads].double()))
             row += count
-        given = heads.to(DEVICE)
         self.attention.begin(chunks, padded)
-        out = self.attention.attend(0, given[:, : self.heads], given[:, self.heads :])
+        out = (run or self.attend)(given)
         assert out.isfinite().all()
         return float((out[:total].cpu().double() - torch.stack(wanted)).abs().max())
+
+    def attend(self, given: Tensor) -> Tensor:
+        """Attention of the first layer, given the heads of queries, keys and values side by side."""
+        return self.attention.attend(0, given[:, : self.heads], given[:, self.heads :])
 
     def _reference(self, story: Story, query: Tensor) -> Tensor:
         begin = 0 if self.window is None else max(0, len(story.keys) - self.window)
@@ -123,10 +136,12 @@ def play(
     window: int | None = None,
     pages: int = 64,
     halves: bool = False,
+    programs: int | None = 8,
     **options: Any,
 ) -> Play:
-    """An empty stage with one layer."""
+    """An empty stage with one layer, whose kernels read little at once unless `programs` is None."""
     from llava_next_video.engine.attention_cuda import CudaAttention
+    from llava_next_video.engine.kernels.paged import Launch
 
     attention = CudaAttention(
         windows=[window],
@@ -134,10 +149,18 @@ def play(
         key_value_heads=key_value_heads,
         head_width=width,
         pages=pages,
-        page_tokens=PAGE,
         dtype=dtype,
         share=True,
         device=DEVICE,
-        **{"tokens": 512, "requests": 16, "context": 32 * PAGE, **options},
+        **{
+            "page_tokens": PAGE,
+            "tokens": 128,
+            "requests": 8,
+            "context": 32 * PAGE,
+            "shared_from": 4 * PAGE,
+            **options,
+        },
     )
+    if programs is not None:
+        attention.launch = Launch(programs=programs, tokens=16)
     return Play(attention, heads, key_value_heads, width, dtype, window, halves)

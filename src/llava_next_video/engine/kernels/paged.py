@@ -50,17 +50,20 @@ class Launch:
 
     @classmethod
     def on(cls, device: torch.device, dtype: torch.dtype) -> Launch:
-        """Four programs for each multiprocessor; half the tokens where numbers are twice as wide."""
+        """Sixteen programs for each multiprocessor, so that the last ones are short: four run at once.
+
+        Numbers twice as wide are read half as many at once.
+        """
         if device.type != "cuda":
             return cls(programs=8, tokens=32)
-        programs = 4 * torch.cuda.get_device_properties(device).multi_processor_count
+        programs = 16 * torch.cuda.get_device_properties(device).multi_processor_count
         return cls(programs=programs) if dtype.itemsize < 4 else cls(programs=programs, tokens=32, stages=2)
 
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.
 
-        >>> [Launch(programs=528).splits(bundles, key_value_heads=32) for bundles in (1, 8, 64)]
-        [17, 3, 1]
+        >>> [Launch(programs=2112).splits(bundles, key_value_heads=32) for bundles in (1, 8, 64)]
+        [32, 9, 2]
         """
         return min(-(-self.programs // (bundles * key_value_heads)), _MOST_SPLITS) if bundles else 0
 
@@ -243,8 +246,7 @@ def _split_kernel(
         total = total * fade + tl.sum(weight, 1)
         value = tl.load(numbers + behind + place_of, mask=there[:, None] & wide[None, :], other=0.0)
         if SCALED:
-            unit = tl.load(scales + scales_behind + slot, mask=there, other=0.0)
-            value = value.to(tl.float32) * unit[:, None]
+            weight = weight * tl.load(scales + scales_behind + slot, mask=there, other=0.0)[None, :]
         found = found * fade[:, None]
         found += tl.dot(weight.to(query.dtype), value.to(query.dtype), input_precision="ieee")
         top = higher

@@ -182,7 +182,7 @@ def gather(
     return out
 
 
-@triton.jit(do_not_specialize=["table_width", "half"])
+@triton.jit(do_not_specialize=["table_width"])
 @no_type_check
 def _gather_kernel(
     numbers,

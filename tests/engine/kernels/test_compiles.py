@@ -1,0 +1,78 @@
+"""Every kernel compiles for a Hopper GPU, on a machine without one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own, as Triton interprets the kernels of this one.
+PROGRAM = """
+import re
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from llava_next_video.engine.kernels import fused, paged, store
+
+STRIDES = ("behind", "scales_behind", "query_stride", "stride", "half")  # multiples of 16
+
+
+def lines(kernel, types, constants, **options):
+    '''The machine's instructions for a kernel.'''
+    names = kernel.arg_names
+    types = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    aligned = [n for n, name in enumerate(names) if types[name].startswith("*") or name in STRIDES]
+    source = ASTSource(
+        kernel,
+        signature=types,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(n,): [["tt.divisibility", 16]] for n in aligned},
+    )
+    return compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+
+
+def split(number, stored, **constants):
+    types = {"queries": f"*{number}", "numbers": f"*{stored}", "scales": "*fp32", "rows": "*i32",
+             "tables": "*i32", "partial": "*fp32", "sums": "*fp32", "scale": "fp32"}
+    given = {"SHARED": False, "DIRECT": False, "SCALED": stored != number, "WINDOW": 0, "KV_HEADS": 8,
+             "GROUP": 1, "WIDTH": 128, "PADDED": 128, "PAGE": 16, "ROWS": 16, "TOKENS": 64} | constants
+    return lines(paged._split_kernel, types, given, num_warps=4, num_stages=3)
+
+
+for number, stored in (("bf16", "bf16"), ("fp16", "fp16"), ("bf16", "fp8e4nv")):
+    code = split(number, stored)
+    read = re.search(r"cp\\.async\\.cg\\S* \\[[^]]*\\], \\[[^]]*\\], 0x10", code)
+    assert read, "keys are not read 16 bytes at once"
+    assert "mma.sync" in code
+split("bf16", "bf16", WIDTH=80, GROUP=7, WINDOW=4096)
+split("fp32", "fp32", WIDTH=64, PADDED=64, GROUP=4, TOKENS=32)
+assert "wgmma" in split("bf16", "bf16", SHARED=True, ROWS=64)
+lines(paged._merge_kernel, {"partial": "*fp32", "sums": "*fp32", "out": "*bf16", "rows": "*i32"},
+      {"HEADS": 32, "WIDTH": 80, "PADDED": 128, "COLUMNS": 32}, num_warps=2)
+for stored in ("bf16", "fp8e4nv"):
+    types = {"keys_values": "*bf16", "queries": "*bf16", "turns": "*fp32", "numbers": f"*{stored}",
+             "scales": "*fp32", "rows": "*i32", "tables": "*i32", "out": "*bf16"}
+    shape = {"SCALED": stored != "bf16", "HEADS": 8, "WIDTH": 128, "PADDED": 128, "PAGE": 16}
+    for turned in (False, True):
+        lines(store._store_kernel, types, {**shape, "TURNED": turned, "QUERY_HEADS": 32, "PADDED_HEADS": 8})
+    lines(store._gather_kernel, types, {**shape, "TOKENS": 32})
+floats = {name: "*bf16" for name in ("x", "residual", "weight", "out", "heads", "gate_up")}
+lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"ADDED": True, "WIDTH": 4096, "PADDED": 4096})
+lines(fused._turn_kernel, floats | {"positions": "*i64", "turns": "*fp32"},
+      {"HEADS": 64, "BLOCK": 64, "WIDTH": 80, "HALF": 64})
+lines(fused._silu_kernel, floats, {"BLOCK": 1024})
+"""
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_hopper(tmp_path: object) -> None:
+    quiet = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=quiet | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

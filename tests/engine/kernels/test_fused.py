@@ -1,0 +1,97 @@
+"""Small operations of the kernels are torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.engine.kernels.conftest import DEVICE, PAGE, TOLERANCE, play
+from torch import Tensor
+
+DTYPES = [torch.float32, *(pytest.param(d, marks=pytest.mark.gpu) for d in (torch.float16, torch.bfloat16))]
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(dtype).to(DEVICE)
+
+
+def far(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference, relative to the largest number."""
+    return float((found.double() - wanted.double()).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_rms_norm_is_torchs(dtype: torch.dtype) -> None:
+    from llava_next_video.engine.kernels.fused import rms_norm
+
+    x, weight = drawn(3, 1152, dtype=dtype), drawn(1152, dtype=dtype)
+    wanted = F.rms_norm(x.double(), (1152,), weight.double(), 1e-5)
+    assert far(rms_norm(x, weight, 1e-5), wanted) < TOLERANCE[dtype]
+    assert rms_norm(x[:0], weight, 1e-5).shape == (0, 1152)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_norm_of_a_sum_leaves_the_sum(dtype: torch.dtype) -> None:
+    from llava_next_video.engine.kernels.fused import rms_norm
+
+    x, weight, stream = drawn(2, 80, dtype=dtype), drawn(80, dtype=dtype), drawn(2, 80, dtype=dtype) * 3
+    total = x + stream
+    found = rms_norm(x, weight, 1e-5, stream)
+    assert torch.equal(stream, total)
+    assert far(found, F.rms_norm(total.double(), (80,), weight.double(), 1e-5)) < TOLERANCE[dtype]
+    with pytest.raises(ValueError, match="give a contiguous one"):
+        rms_norm(x.t(), x[0, :2], 1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_silu_and_multiply_are_torchs(dtype: torch.dtype) -> None:
+    from llava_next_video.engine.kernels.fused import silu_and_multiply
+
+    both = drawn(2, 2600, dtype=dtype)
+    gate, up = both.double().chunk(2, dim=1)
+    assert far(silu_and_multiply(both), F.silu(gate) * up) < TOLERANCE[dtype]
+
+
+def turns_of(context: int, width: int) -> tuple[Tensor, Tensor]:
+    """The turns of each position as complex numbers, and as the kernels take them."""
+    frequencies = 10000 ** (-torch.arange(width // 2) / (width // 2))
+    angles = torch.arange(context)[:, None] * frequencies
+    turns = torch.polar(torch.ones_like(angles), angles).to(DEVICE)
+    return turns, torch.view_as_real(turns).flatten(1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [64, 80])
+def test_rope_is_a_product_of_complex_numbers(dtype: torch.dtype, width: int) -> None:
+    from llava_next_video.engine.decoder import rotate
+    from llava_next_video.engine.kernels.fused import turn
+
+    turns, flat = turns_of(50, width)
+    heads = drawn(3, 7, width, dtype=dtype)
+    positions = torch.tensor([49, 0, 7], device=DEVICE)
+    wanted = heads.clone()
+    rotate(wanted[:, :5], turns[positions][:, None])
+    turn(heads[:, :5], positions, flat)
+    assert far(heads, wanted) < TOLERANCE[dtype]
+    assert torch.equal(heads[:, 5:], wanted[:, 5:])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_can_turn_queries_and_keys_on_their_way(dtype: torch.dtype) -> None:
+    from llava_next_video.engine.kernels.fused import turn
+
+    _, flat = turns_of(64, 80)
+    plain, turning = (play(heads=7, key_value_heads=1, width=80, dtype=dtype) for _ in range(2))
+    for stage in (plain, turning):
+        stage.enter([9, 3])
+    for start, count in ((0, PAGE), (PAGE, 1)):
+        heads = drawn(count, 9, 80, dtype=dtype)
+        turned = heads.clone()
+        for stage in (plain, turning):
+            stage.attention.begin([stage.chunk(0, start, count)])
+        turn(turned[:, :8], plain.attention.positions[:count], flat)
+        wanted = plain.attention.attend(0, turned[:, :7], turned[:, 7:])
+        of_rows = flat[start : start + count]
+        found = turning.attention.attend(0, heads[:, :7], heads[:, 7:], of_rows)
+        assert torch.equal(heads, turned)
+        assert torch.equal(found, wanted)

@@ -1,12 +1,14 @@
 """Token counts, against the release's own arithmetic and against transformers."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlavaNextVideoProcessor as HubProcessor
+from transformers import LlavaOnevisionProcessor as OnevisionProcessor
 from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
 from transformers.models.llava_next.modeling_llava_next import (
     get_anyres_image_grid_shape,
@@ -68,6 +70,17 @@ def test_thousands_of_sizes_count_as_many_tokens_as_in_transformers():
     for _ in range(2000):
         image = Size(draw.randint(1, 3000), draw.randint(1, 3000))
         assert image_layout(image, POINTS, tile=336, patch=14).tokens == hub_count(image), image
+
+
+@given(image=SIZES, limit=st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_a_picture_beyond_a_tile_limit_counts_as_in_llava_onevision(image, limit):
+    grids = [Size(rows * 384, columns * 384) for rows in range(1, 7) for columns in range(1, 7)]
+    theirs = object.__new__(OnevisionProcessor)
+    theirs.image_processor = SimpleNamespace(image_grid_pinpoints=[list(grid) for grid in grids])
+    theirs.num_image_tokens, theirs.vision_aspect_ratio = 27 * 27, f"anyres_max_{limit}"
+    layout = image_layout(image, grids, tile=384, patch=14, tile_limit=limit)
+    assert layout.tokens == theirs._get_number_of_features(*image, 384, 384)
 
 
 @given(image=SIZES)

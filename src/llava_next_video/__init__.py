@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PromptError,
         SamplingError,
     )
+    from llava_next_video.long_video import ClipLayout, RopeScaling, SlowFast
     from llava_next_video.media import Sampling
     from llava_next_video.model import (
         LlavaNextVideoCausalLMOutputWithPast,
@@ -55,6 +56,7 @@ _HOMES = {
         "PromptError",
         "SamplingError",
     ),
+    "llava_next_video.long_video": ("ClipLayout", "RopeScaling", "SlowFast"),
     "llava_next_video.media": ("Sampling",),
     "llava_next_video.model": (
         "LlavaNextVideoCausalLMOutputWithPast",
@@ -82,6 +84,7 @@ __all__ = [
     "CLIPVisionConfig",
     "CapacityError",
     "CheckpointError",
+    "ClipLayout",
     "ConfigError",
     "DataError",
     "LlamaConfig",
@@ -99,8 +102,10 @@ __all__ = [
     "MediaLimitError",
     "MissingExtraError",
     "PromptError",
+    "RopeScaling",
     "Sampling",
     "SamplingError",
+    "SlowFast",
     "VideoAssistant",
     "register",
 ]

@@ -6,7 +6,7 @@ packs features with them, so that the two sides cannot disagree.
 An image is fitted into a canvas (the best of the pinpoints), padded, and cut into tiles; a squashed copy of
 the whole image is the base tile and comes first. A tile has patches. The patches of the canvas that only
 held padding are dropped, and each row that stays ends with a newline token. A video frame is one tile whose
-patches are pooled.
+patches are pooled. A large image may be shrunk to what a number of tiles would hold.
 """
 
 import math
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_next_video.errors import ConfigError
+from llava_next_video.long_video import NewlineMode as NewlineMode
+from llava_next_video.long_video import SlowFast
 from llava_next_video.size import Size
 
-NewlineMode = Literal["no_token", "one_token", "frame", "grid"]
 PoolMode = Literal["average", "max", "bilinear", "conv"]
+
+_LITTLE = 1.1  # a grid whose sides are so much too long is not worth shrinking
 
 
 def best_canvas(image: Size, pinpoints: Sequence[Size]) -> Size:
@@ -99,6 +102,8 @@ class ImageLayout:
         grid: Patches of the whole canvas.
         kept: Patches of the canvas that saw the image.
         base: Patches of the base tile.
+        shown: Rows and columns of visual tokens that the kept patches become; as many, unless a limit on
+            tiles shrinks them.
     """
 
     canvas: Size
@@ -106,6 +111,7 @@ class ImageLayout:
     grid: Size
     kept: Size
     base: Size
+    shown: Size
 
     @property
     def tile_count(self) -> int:
@@ -114,12 +120,16 @@ class ImageLayout:
 
     @property
     def tokens(self) -> int:
-        """Visual tokens: base patches, kept patches, and one newline a kept row."""
-        return self.base.area + self.kept.height * (self.kept.width + 1)
+        """Visual tokens: base patches, the patches shown, and one newline a row."""
+        return self.base.area + self.shown.height * (self.shown.width + 1)
 
 
-def image_layout(image: Size, pinpoints: Sequence[Size], *, tile: int, patch: int) -> ImageLayout:
+def image_layout(
+    image: Size, pinpoints: Sequence[Size], *, tile: int, patch: int, tile_limit: int | None = None
+) -> ImageLayout:
     """The layout of an image of that many pixels, for square tiles and patches of those sides in pixels.
+
+    With a `tile_limit`, the kept patches are shrunk to as many as that many tiles have.
 
     >>> points = [Size(336, 672), Size(672, 336), Size(672, 672), Size(1008, 336), Size(336, 1008)]
     >>> layout = image_layout(Size(height=720, width=1280), points, tile=336, patch=14)
@@ -140,9 +150,28 @@ def image_layout(image: Size, pinpoints: Sequence[Size], *, tile: int, patch: in
     side = tile // patch
     tiles = Size(canvas.height // tile, canvas.width // tile)
     grid = Size(tiles.height * side, tiles.width * side)
-    return ImageLayout(
-        canvas=canvas, tiles=tiles, grid=grid, kept=unpadded(grid, image), base=Size(side, side)
-    )
+    kept = unpadded(grid, image)
+    shown = kept if tile_limit is None else shrunk(kept, tile_limit * side * side)
+    return ImageLayout(canvas=canvas, tiles=tiles, grid=grid, kept=kept, base=Size(side, side), shown=shown)
+
+
+def shrunk(grid: Size, most: int) -> Size:
+    """A grid of at most about so many patches with its aspect kept; one that is a little larger stays.
+
+    >>> shrunk(Size(54, 54), most=1458), shrunk(Size(54, 54), most=2700)
+    (Size(height=38, width=38), Size(height=54, width=54))
+
+    Raises:
+        ConfigError: not even one patch is allowed.
+
+    Source: LLaVA-NeXT, `llava/model/llava_arch.py`, the branch for `anyres_max`.
+    """
+    if most < 1:
+        raise ConfigError(f"image_tile_limit leaves {most} patches; it must be at least 1")
+    times = math.sqrt(grid.area / most)
+    if times <= _LITTLE:
+        return grid
+    return Size(int(grid.height // times), int(grid.width // times))
 
 
 def pooled(grid: Size, stride: int, mode: PoolMode) -> Size:
@@ -175,30 +204,65 @@ class VideoLayout:
 
     Attributes:
         frames: Frames of the clip.
-        grid: Rows and columns of visual tokens in a frame, after pooling.
+        grid: Rows and columns of visual tokens in a frame, after pooling; with slow-fast in a slow one.
+        stride: Of that pooling.
         newline: Where newline tokens stand: nowhere, once at the very end (`one_token`), after each frame, or
             after each row of each frame (`grid`).
+        every: Each so-many-th frame, from the first on, is slow; 1: all are.
+        fast: Rows and columns in the frames between, which are pooled by twice the stride; None: there are
+            none.
+        frame_token: Whether another learned token ends each frame, behind its newlines.
     """
 
     frames: int
     grid: Size
+    stride: int
     newline: NewlineMode
+    every: int = 1
+    fast: Size | None = None
+    frame_token: bool = False
+
+    @property
+    def grids(self) -> tuple[Size, ...]:
+        """Rows and columns of each frame."""
+        fast = self.fast or self.grid
+        return tuple(fast if frame % self.every else self.grid for frame in range(self.frames))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the pooling of each frame."""
+        return tuple(self.stride * (2 if frame % self.every else 1) for frame in range(self.frames))
+
+    @property
+    def patches(self) -> int:
+        """Visual tokens that are pooled patches: all but the learned ones."""
+        return sum(grid.area for grid in self.grids)
 
     @property
     def tokens_per_frame(self) -> int:
-        """Visual tokens of a frame with its own newlines (that of `one_token` is no frame's)."""
-        if self.newline == "grid":
-            return self.grid.height * (self.grid.width + 1)
-        return self.grid.area + (self.newline == "frame")
+        """Visual tokens of a (slow) frame with its own newlines (that of `one_token` is no frame's)."""
+        return self._tokens(self.grid)
 
     @property
     def tokens(self) -> int:
         """Visual tokens of the whole clip."""
-        return self.frames * self.tokens_per_frame + (self.newline == "one_token")
+        return sum(map(self._tokens, self.grids)) + (self.newline == "one_token")
+
+    def _tokens(self, grid: Size) -> int:
+        newlines = {"grid": grid.height, "frame": 1}.get(self.newline, 0)
+        return grid.area + newlines + self.frame_token
 
 
 def video_layout(
-    frames: int, *, tile: int | Size, patch: int, stride: int, mode: PoolMode, newline: NewlineMode
+    frames: int,
+    *,
+    tile: int | Size,
+    patch: int,
+    stride: int,
+    mode: PoolMode,
+    newline: NewlineMode,
+    slow_fast: SlowFast | None = None,
+    frame_token: bool = False,
 ) -> VideoLayout:
     """The layout of a clip whose frames have `tile` pixels (one number: a square) as the tower sees them.
 
@@ -206,17 +270,46 @@ def video_layout(
     1152
     >>> video_layout(32, tile=384, patch=14, stride=2, mode="bilinear", newline="grid").tokens_per_frame
     210
+    >>> few = SlowFast(every=4)  # 16 frames of 144 tokens, 48 of 36
+    >>> video_layout(
+    ...     64, tile=336, patch=14, stride=2, mode="average", newline="no_token", slow_fast=few
+    ... ).tokens
+    4032
 
     Raises:
-        ConfigError: a frame is smaller than a patch, or the stride leaves nothing of it.
+        ConfigError: a frame is smaller than a patch, the stride leaves nothing of it, or twice the stride of
+            slow frames does not divide it.
     """
     frame = Size(tile, tile) if isinstance(tile, int) else tile
     if frames < 1:
         raise ValueError(f"a clip has at least one frame, got {frames}")
     if patch < 1 or min(frame) < patch:
         raise ConfigError(f"a frame of {frame.height}x{frame.width} pixels holds no patch of {patch} pixels")
-    grid = pooled(Size(frame.height // patch, frame.width // patch), stride, mode)
-    return VideoLayout(frames=frames, grid=grid, newline=newline)
+    patches = Size(frame.height // patch, frame.width // patch)
+    if slow_fast is None:
+        grid = pooled(patches, stride, mode)
+        return VideoLayout(frames=frames, grid=grid, stride=stride, newline=newline, frame_token=frame_token)
+    slow = slow_fast.stride or stride
+    _refuse_indivisible(patches, slow, mode)
+    return VideoLayout(
+        frames=frames,
+        grid=pooled(patches, slow, mode),
+        stride=slow,
+        newline=newline,
+        every=slow_fast.every,
+        fast=pooled(patches, 2 * slow, mode),
+        frame_token=frame_token,
+    )
+
+
+def _refuse_indivisible(patches: Size, slow: int, mode: PoolMode) -> None:
+    if mode == "conv":
+        raise ConfigError("slow-fast pools by two strides, and 'conv' pooling was learnt for one of them")
+    if mode != "bilinear" and (patches.height % (2 * slow) or patches.width % (2 * slow)):
+        raise ConfigError(
+            f"slow-fast pools by {slow} and {2 * slow}, and {2 * slow} does not divide a frame of "
+            f"{patches.height}x{patches.width} patches; use another stride"
+        )
 
 
 def _refuse_empty(image: Size) -> None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llava_next_video.long_video import ClipLayout, RopeScaling
 from llava_next_video.size import Size
 
 MediumKind = Literal["image", "video"]
@@ -30,6 +31,8 @@ class Medium:
         key: Content hash of the source bytes, the sampling and the processor settings (32 bytes). Two media
             with equal keys have equal visual features.
         size: Pixels of the original picture, which decide the packing of its tiles; None for a video.
+        layout: How the frames of a clip become tokens, where that is not as the checkpoint says; part of what
+            `key` stands for.
         pixels: The normalised pixels, or a function that makes (or waits for) them. It is not called
             when the features of `key` are cached.
     """
@@ -40,6 +43,7 @@ class Medium:
     key: bytes
     size: Size | None
     pixels: Float[Tensor, "tiles channels height width"] | Callable[[], Tensor]
+    layout: ClipLayout | None = None
 
     def load(self) -> Float[Tensor, "tiles channels height width"]:
         """The pixels, made now if they were only promised."""
@@ -58,10 +62,14 @@ class Medium:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInputs:
-    """One prompt: its ids with placeholders already repeated, and its media in order of appearance."""
+    """One prompt: its ids with placeholders already repeated, and its media in order of appearance.
+
+    `rope` says how its positions are stretched; None: as the checkpoint says.
+    """
 
     ids: tuple[int, ...]
     media: tuple[Medium, ...] = ()
+    rope: RopeScaling | None = None
 
     @property
     def visual_tokens(self) -> int:

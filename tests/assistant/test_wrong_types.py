@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import json, sys
-from llava_next_video import AutoProcessor, Sampling, VideoAssistant
+from llava_next_video import AutoProcessor, ClipLayout, RopeScaling, Sampling, SlowFast, VideoAssistant
 from llava_next_video.errors import LlavaNextVideoError
 
 checkpoint, clip = sys.argv[1:]
@@ -23,6 +23,11 @@ tries = {
     "fps": lambda: processor("<video>", videos=clip, fps="2"),
     "max_length": lambda: processor("hello", max_length="9"),
     "tokens": lambda: assistant.ask(clip, "?", max_new_tokens=2.5),
+    "a rope": lambda: assistant.ask(clip, "?", rope="wide"),
+    "a kind of rope": lambda: RopeScaling(kind="llama3"),
+    "a factor": lambda: RopeScaling(factor="2"),
+    "slow frames": lambda: SlowFast(every=2.5),
+    "a newline": lambda: ClipLayout(newline="row"),
 }
 told = {}
 for name, attempt in tries.items():
@@ -53,4 +58,9 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(tiny_checkpoint: Pat
         "fps": rate,
         "max_length": "max_length is '9'; expected a whole number above 0, or None",
         "tokens": "max_new_tokens is 2.5; expected a whole number",
+        "a rope": "rope is 'wide'; expected a factor such as 2.0, 'auto', a RopeScaling, or None",
+        "a kind of rope": "unknown rope scaling 'llama3'; known: linear, dynamic, yarn",
+        "a factor": "rope factor '2' is below 1, or no number; it stretches the context, e.g. 2.5",
+        "slow frames": "slow-fast with every=2.5 leaves no fast frames; give a whole number, 2 or more",
+        "a newline": "unknown newline 'row'; known: no_token, one_token, frame, grid",
     }

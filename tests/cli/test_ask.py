@@ -117,6 +117,57 @@ def test_the_rope_factor_may_follow_from_the_question(
     assert len(told["media"][0]["frame_times_s"]) == 16
 
 
+def test_a_plan_tells_of_slow_and_fast_frames_and_of_the_kind_of_rope(
+    command, tiny_checkpoint: Path, square_clip: Path
+) -> None:
+    asked = ("ask", square_clip, "What happens?", "--model", tiny_checkpoint, "--plan", "--frames", 9)
+    code, out, _ = command(*asked, "--slow-fast", 4, "--newline", "frame")
+    # frames 0, 4 and 8 have 4 tokens, the others 1, and each a newline
+    assert (code, out.splitlines()[0]) == (0, f"{square_clip}: 9 frames, 27 visual tokens")
+    code, out, _ = command(*asked, "--rope-kind", "yarn", "--max-new-tokens", 9000)
+    assert code == 0
+    assert "of 10240 that the context holds (yarn rope factor 2.5)" in out
+    assert out.splitlines()[-1].startswith("it fits")
+
+
+def test_the_flags_for_long_clips_change_what_is_asked(
+    command, tiny_checkpoint: Path, square_clip: Path
+) -> None:
+    asked = ("ask", square_clip, "?", "--model", tiny_checkpoint, "--frames", 9, "--max-new-tokens", 1)
+    plain = json.loads(command(*asked, "--json")[1])["usage"]
+    slow = json.loads(command(*asked, "--json", "--slow-fast", 4, "--slow-stride", 1)[1])["usage"]
+    assert (plain["visual_tokens"], slow["visual_tokens"]) == (36, 3 * 16 + 6 * 4)
+    timed = json.loads(command(*asked, "--json", "--time-instruction", "--rope-factor", 2)[1])["usage"]
+    assert timed["visual_tokens"] == 36
+    assert timed["prompt_tokens"] > plain["prompt_tokens"] + 30
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--slow-fast", 1], "slow-fast with every=1 leaves no fast frames; give a whole number, 2 or more"),
+        (["--slow-stride", 2], "--slow-stride 2 is for slow frames; say which with --slow-fast"),
+        (["--slow-fast", 4, "--slow-stride", 3], "6 does not divide a frame of 4x4 patches; use another"),
+        (["--rope-factor", 0.5], "rope factor 0.5 is below 1"),
+        (
+            ["--server", "http://127.0.0.1:1", "--slow-fast", 4],
+            "--slow-fast is for a model that is loaded here",
+        ),
+        (
+            ["--server", "http://127.0.0.1:1", "--rope-kind", "yarn"],
+            "--rope-kind is for a model that is loaded",
+        ),
+    ],
+)
+def test_flags_for_long_clips_that_cannot_be_honoured_are_refused(
+    command, tiny_checkpoint: Path, square_clip: Path, flags: list[object], says: str
+) -> None:
+    model = [] if "--server" in flags else ["--model", tiny_checkpoint]
+    code, _, err = command("ask", square_clip, "?", *model, *flags)
+    assert code == 1
+    assert says in err.splitlines()[-1]
+
+
 def test_usage_goes_to_stderr(command, tiny_checkpoint: Path, square_clip: Path) -> None:
     _, out, err = command(
         "ask", square_clip, "?", "--model", tiny_checkpoint, "--max-new-tokens", 3, "--usage"

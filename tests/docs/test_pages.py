@@ -1,4 +1,4 @@
-"""Generated pages are current, and what the README shows works."""
+"""Generated pages are current, and what the README and the page on long videos show works."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from llava_next_video import ClipLayout, LlavaNextVideoConfig, RopeScaling, SlowFast
 from llava_next_video.cli import run
+from llava_next_video.model.context import chosen_rope
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
+LONG_VIDEOS = (ROOT / "docs" / "long-videos.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", README + LONG_VIDEOS, re.M | re.S)
 
 
 @pytest.fixture
@@ -40,10 +43,10 @@ def test_the_map_and_the_command_reference_are_current(monkeypatch: pytest.Monke
     assert ended.value.code == 0
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0][:60])
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[-1][:60])
 @pytest.mark.slow
-def test_the_readmes_python_runs(code: str, desk: Path) -> None:
-    exec(compile(code, "README.md", "exec"), {})
+def test_the_python_that_is_shown_runs(code: str, desk: Path) -> None:
+    exec(compile(code, "page.md", "exec"), {})
 
 
 def commands() -> list[str]:
@@ -52,12 +55,30 @@ def commands() -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_that_are_shown_run(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands()
     for command in commands():
         words = shlex.split(command.replace("/tmp/", f"{desk}/"))
         monkeypatch.setattr(sys, "argv", words)
         assert run() == 0, command
+
+
+def test_the_table_of_long_videos_is_what_is_counted() -> None:
+    rows = re.findall(r"^\| (\d+) \|(.*)\|$", LONG_VIDEOS, re.M)
+    assert [int(frames) for frames, _ in rows] == [8, 16, 32, 64, 128]
+    config = LlavaNextVideoConfig(text_config={"model_type": "llama", "max_position_embeddings": 4096})
+    wishes = [
+        ClipLayout(),
+        ClipLayout(slow_fast=SlowFast(every=4)),
+        ClipLayout(slow_fast=SlowFast(every=10)),
+        ClipLayout(newline="frame"),
+        ClipLayout(newline="grid"),
+    ]
+    for frames, told in rows:
+        counts = [config.video_layout(int(frames), wish).tokens for wish in wishes]
+        ropes = [chosen_rope(config, RopeScaling(), count + 64 + 256) for count in counts[:3]]
+        factors = [1.0 if rope is None else rope.factor for rope in ropes]
+        assert [float(cell) for cell in told.split("|")] == [*counts, *factors]
 
 
 def test_every_page_that_the_readme_links_exists() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from tests.engine.conftest import clip, picture, prompt, reference, tiny, words
+from tests.engine.test_rope import ANSWER, SCALINGS, question, referred
+from tests.engine.test_rope import ours as scaled_network
 
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
 from llava_next_video.engine.assembly import on_gpu
@@ -20,6 +22,7 @@ from llava_next_video.engine.memory import kv_bytes_for
 from llava_next_video.engine.settings import SUITED
 from llava_next_video.engine.weights import LoadedWeights
 from llava_next_video.inputs import ModelInputs
+from llava_next_video.long_video import RopeScaling
 from llava_next_video.size import Size
 
 SMALL = EngineSettings(dtype="float32", kv_bytes=1 << 20, token_budget=64, max_requests=8, ahead=True)
@@ -56,6 +59,20 @@ def test_interpreted_kernels_give_the_ids_of_generate(model: Any) -> None:
     assert engine.runner.graphs is not None
     # Four requests generate together, and fewer when the first have ended: rows are filled up to 4, 2 or 1.
     assert {key.rows for key in engine.runner.graphs.recorded} <= {1, 2, 4}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the GPU here, and are not interpreted")
+def test_interpreted_kernels_turn_each_request_as_its_positions_are_scaled() -> None:
+    own = scaled_network()
+    scalings = [None, RopeScaling(factor=4.0), RopeScaling(kind="yarn", factor=4.0)]
+    prompts = [replace(prompt(words(1, 18)), rope=rope) for rope in scalings]
+    engine = interpreted(own, SMALL)
+    answers = engine.generate(prompts, replace(ANSWER, max_new_tokens=4))
+    assert [list(one.ids) for one in answers] == [referred(own, one, one.rope)[:4] for one in prompts]
+    assert [one.last.cached_tokens for one in answers] == [0] * len(prompts)
+    assert engine.runner.graphs is not None
+    assert engine.runner.graphs.recorded
 
 
 def wide(**changes: Any) -> Any:
@@ -129,6 +146,15 @@ def test_answers_do_not_change_with_who_runs_beside_them_on_a_gpu(wide_model: An
     options = SamplingOptions(max_new_tokens=8)
     assert [list(answer.ids) for answer in engine.generate(questions(), options)] == wanted
     engine.check()
+
+
+@pytest.mark.gpu
+def test_a_gpu_turns_each_request_as_its_positions_are_scaled() -> None:
+    own = scaled_network(hidden_size=256, intermediate_size=384)
+    prompts = [question(rope, frames=frames) for rope in SCALINGS for frames in (5, 12)]
+    settings = replace(SUITED["cuda"], kv_bytes=1 << 26, max_requests=8, token_budget=64, dtype="float32")
+    answers = Engine.from_model(own, settings).generate(prompts, ANSWER)
+    assert [list(one.ids) for one in answers] == [referred(own, one, one.rope) for one in prompts]
 
 
 @pytest.mark.gpu

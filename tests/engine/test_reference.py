@@ -49,6 +49,20 @@ def test_every_layout_of_a_clip_gives_the_ids_of_the_reference(settings: dict[st
     assert list(answer.ids) == wanted
 
 
+def test_a_picture_beyond_the_tile_limit_gives_the_ids_of_the_reference() -> None:
+    model, size = ours(image_tile_limit=1), Size(100, 100)
+    tokens = model.config.image_layout(size).tokens
+    assert tokens == 16 + 4 * (4 + 1)  # 8 x 8 patches shrink to 4 x 4
+    whole = picture(2, size)
+    inputs = prompt(words(1, 3), medium("image", 0, tokens, size, whole.load()), words(2, 9))
+    with torch.inference_mode():
+        batch = padded_batch([inputs], pad_token_id=0)
+        ids = model.generate(**batch, max_new_tokens=10, do_sample=False, suppress_tokens=[IMAGE, VIDEO])
+    wanted = [id for id in ids[0, len(inputs.ids) :].tolist() if id != 2]
+    answer = Engine.from_model(model, SETTINGS).generate([inputs], SamplingOptions(max_new_tokens=10))[0]
+    assert list(answer.ids) == wanted
+
+
 def test_our_network_and_that_of_transformers_make_the_same_engine(model: Any) -> None:
     inputs = prompt(words(1, 3), clip(1, 5), words(2, 4), picture(2, Size(80, 50)), words(3, 3))
     answer = Engine.from_model(ours(), SETTINGS).generate([inputs], SamplingOptions(max_new_tokens=10))[0]

@@ -92,6 +92,7 @@ def test_the_configs_of_the_parts_are_taken_in_order():
         ({"multimodal_projector_bias": "no"}, "multimodal_projector_bias.*expected bool"),
         ({"use_image_newline_parameter": False}, "use_image_newline_parameter"),
         ({"vision_chunk": 0}, "at least 1 frame"),
+        ({"image_tile_limit": 0}, "keeps at least 1 tile"),
     ],
     ids=str,
 )
@@ -232,7 +233,7 @@ def test_a_rope_factor_lengthens_the_context_and_leaves_the_original(make):
     longer = with_rope_factor(config, 2.0)
     assert (context_limit(config), context_limit(longer)) == (512, 1024)
     assert LlavaNextVideoForConditionalGeneration(longer).model.language_model.rotary_emb.inv_freq[0] == 0.5
-    with pytest.raises(ConfigError, match="below 1"):
+    with pytest.raises(ConfigError, match=r"0\.5 is below 1"):
         with_rope_factor(config, 0.5)
     dynamic = make.tiny(text_config=make.text(rope_scaling={"rope_type": "dynamic", "factor": 2.0}))
     with pytest.raises(ConfigError, match="scaled by dynamic already"):

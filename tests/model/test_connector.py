@@ -1,6 +1,7 @@
 """Pooling, packing and newlines, against plain loops and hand computation."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers.models.llava_next_video.modeling_llava_next_video import (
     get_anyres_image_grid_shape,
     unpad_image,
 )
+from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
 from llava_next_video.geometry import image_layout, video_layout
 from llava_next_video.model.connector import Pooler, image_order, lay_out_clips, pack_images
@@ -95,6 +97,31 @@ def test_images_are_packed_as_a_slow_loop_packs_them(sizes):
         assert torch.equal(packed, packed_slowly(part, image, newline))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=4), st.integers(1, 3)
+)
+def test_images_beyond_a_tile_limit_are_shrunk_as_llava_onevision_shrinks_them(sizes, limit):
+    images = [Size(*size) for size in sizes]
+    layouts = [image_layout(image, POINTS, tile=56, patch=14, tile_limit=limit) for image in images]
+    tiles = torch.randn(sum(layout.tile_count for layout in layouts), 16, 3)
+    newline = torch.randn(3)
+
+    class Theirs:
+        config = SimpleNamespace(
+            vision_config=SimpleNamespace(image_size=56, patch_size=14),
+            image_grid_pinpoints=[list(point) for point in POINTS],
+        )
+
+    parts = tiles.split([layout.tile_count for layout in layouts])
+    expected, lengths = LlavaOnevisionModel.pack_image_features(
+        Theirs(), parts, [list(size) for size in sizes], newline, f"anyres_max_{limit}"
+    )
+    assert [layout.tokens for layout in layouts] == lengths.tolist()
+    for packed, theirs in zip(pack_images(tiles, layouts, newline), expected, strict=True):
+        torch.testing.assert_close(packed, theirs)
+
+
 @given(st.integers(1, 2000), st.integers(1, 2000))
 def test_every_patch_of_an_image_is_used_at_most_once(height, width):
     layout = image_layout(Size(height, width), POINTS, tile=56, patch=14)
@@ -132,7 +159,7 @@ def test_newlines_stand_where_a_slow_loop_puts_them(mode):
         for count in counts
     ]
     features, newline = torch.randn(6, 12, 5), torch.randn(5)
-    found = lay_out_clips(features, layouts, newline)
+    found = lay_out_clips(features.flatten(0, 1), layouts, newline)
     expected = clips_slowly(features, counts, Size(3, 4), mode, newline)
     for clip, slow, layout in zip(found, expected, layouts, strict=True):
         assert torch.equal(clip, slow)

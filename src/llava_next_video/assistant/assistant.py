@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from os import PathLike
+from typing import Literal
 
 from llava_next_video.assistant.answers import Answer
 from llava_next_video.assistant.asking import Asking
@@ -17,8 +18,11 @@ from llava_next_video.assistant.loading import default_checkpoint, load_network,
 from llava_next_video.assistant.options import options_from
 from llava_next_video.assistant.reading import Medium, Reader
 from llava_next_video.assistant.reference import Network
+from llava_next_video.long_video import ClipLayout, RopeScaling, read_rope
 from llava_next_video.media import Limits, Sampling
 from llava_next_video.processing import LlavaNextVideoProcessor
+
+Rope = RopeScaling | int | float | Literal["auto"] | None
 
 
 class VideoAssistant:
@@ -27,9 +31,12 @@ class VideoAssistant:
     Media are paths, URLs, bytes, file objects, arrays (frames x height x width x 3), Pillow pictures, frame
     folders, a `Clip` or `Picture` that was read before, or `messages.Image` / `messages.Video` to say which
     of the two a source is. `frames` says which moments of a clip to look at (default: 8, evenly spread);
-    `max_visual_tokens` bounds the visual tokens of a prompt by showing fewer. `sampling` takes the names of
-    transformers' `GenerationConfig`: `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`,
-    `stop`, ...; with `n` there are several answers to each question, all but the first in `Answer.others`.
+    `max_visual_tokens` bounds the visual tokens of a prompt by showing fewer. For long clips `rope` stretches
+    the context of one question (a factor, `auto` for the least that fits, or a `RopeScaling`), `layout` makes
+    fewer tokens of most frames (`SlowFast`) or puts newlines elsewhere, and `time_instruction` tells the
+    model the seconds of the frames. `sampling` takes the names of transformers' `GenerationConfig`:
+    `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`, `stop`, ...; with `n` there are
+    several answers to each question, all but the first in `Answer.others`.
     """
 
     def __init__(
@@ -65,8 +72,9 @@ class VideoAssistant:
             dtype: `float32`, `bfloat16`, `float16`; by default what the device computes fastest.
             quantize: `int8` for 8-bit weights and activations in the engine on a CPU. On a GPU `fp8` (weights
                 and activations, on Ada and Hopper), `int8` or `int4` (weights only).
-            rope_factor: Stretch the context that many times (linear rope scaling), so that longer clips fit
-                a model that was trained on shorter ones; by default what the checkpoint says.
+            rope_factor: Stretch the context that many times (linear rope scaling) for every question, so that
+                longer clips fit a model that was trained on shorter ones; by default what the checkpoint
+                says. A question may ask for another (`rope`).
             reference: Answer with the reference network's `generate` instead of the engine.
             adapter: Folder with LoRA weights that PEFT saved, to add to the checkpoint's.
             kv_bytes: Memory for the engine's keys and values; by default 2 GiB, on a GPU what weights
@@ -101,6 +109,9 @@ class VideoAssistant:
         *,
         frames: Sampling | int | None = None,
         max_visual_tokens: int | None = None,
+        rope: Rope = None,
+        layout: ClipLayout | None = None,
+        time_instruction: bool = False,
         **sampling: object,
     ) -> Answer:
         """Answer one question about one medium or several.
@@ -110,9 +121,8 @@ class VideoAssistant:
             CapacityError: Prompt and answer do not fit the model's context.
             SamplingError: An unknown or impossible generation setting.
         """
-        return next(
-            self.ask_many([(media, question)], frames=frames, max_visual_tokens=max_visual_tokens, **sampling)
-        )
+        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
+        return next(self._asking.answers([partial(reader.asked, media, question)], options_from(sampling)))
 
     def ask_many(
         self,
@@ -120,6 +130,9 @@ class VideoAssistant:
         *,
         frames: Sampling | int | None = None,
         max_visual_tokens: int | None = None,
+        rope: Rope = None,
+        layout: ClipLayout | None = None,
+        time_instruction: bool = False,
         **sampling: object,
     ) -> Iterator[Answer]:
         """Answers in the order of the questions.
@@ -127,7 +140,7 @@ class VideoAssistant:
         The questions are answered together, as many as the network takes, while the next media are read. An
         error is raised in the place of its answer; later questions are then given up.
         """
-        reader = self._reader(frames, max_visual_tokens)
+        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
         prompts = (partial(reader.asked, media, text) for media, text in questions)
         return self._asking.answers(prompts, options_from(sampling))
 
@@ -137,6 +150,9 @@ class VideoAssistant:
         *,
         frames: Sampling | int | None = None,
         max_visual_tokens: int | None = None,
+        rope: Rope = None,
+        layout: ClipLayout | None = None,
+        time_instruction: bool = False,
         **sampling: object,
     ) -> Answer:
         """The assistant's next turn in a conversation, spelled as Hugging Face, OpenAI or LLaVA do.
@@ -144,7 +160,7 @@ class VideoAssistant:
         Raises:
             PromptError: The messages cannot be read, or the last one is not the user's.
         """
-        reader = self._reader(frames, max_visual_tokens)
+        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
         return next(self._asking.answers([partial(reader.chatted, messages)], options_from(sampling)))
 
     def stream(
@@ -154,13 +170,17 @@ class VideoAssistant:
         *,
         frames: Sampling | int | None = None,
         max_visual_tokens: int | None = None,
+        rope: Rope = None,
+        layout: ClipLayout | None = None,
+        time_instruction: bool = False,
         **sampling: object,
     ) -> Iterator[str]:
         """The pieces of an answer as they are written; joined they are the text that `ask` gives.
 
         Closing the iterator stops the answer.
         """
-        prompt = partial(self._reader(frames, max_visual_tokens).asked, media, question)
+        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
+        prompt = partial(reader.asked, media, question)
         with closing(self._asking.stream(prompt, options_from(sampling))) as events:
             yield from (event for event in events if isinstance(event, str))
 
@@ -170,16 +190,33 @@ class VideoAssistant:
         *,
         frames: Sampling | int | None = None,
         max_visual_tokens: int | None = None,
+        rope: Rope = None,
+        layout: ClipLayout | None = None,
+        time_instruction: bool = False,
         **sampling: object,
     ) -> Generator[str | Answer]:
         """The pieces of the assistant's next turn as they are written, then the whole answer.
 
         Closing the iterator stops the answer.
         """
-        prompt = partial(self._reader(frames, max_visual_tokens).chatted, messages)
+        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
+        prompt = partial(reader.chatted, messages)
         yield from self._asking.stream(prompt, options_from(sampling))
 
-    def _reader(self, frames: Sampling | int | None, max_visual_tokens: int | None) -> Reader:
+    def _reader(
+        self,
+        frames: Sampling | int | None,
+        max_visual_tokens: int | None,
+        rope: Rope,
+        layout: ClipLayout | None,
+        time_instruction: bool,
+    ) -> Reader:
         return Reader(
-            processor=self.processor, limits=self.limits, frames=frames, max_visual_tokens=max_visual_tokens
+            processor=self.processor,
+            limits=self.limits,
+            frames=frames,
+            max_visual_tokens=max_visual_tokens,
+            rope=read_rope(rope),
+            layout=layout,
+            time_instruction=time_instruction,
         )

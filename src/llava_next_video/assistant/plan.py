@@ -10,7 +10,13 @@ from llava_next_video.assistant.answers import Prompt
 from llava_next_video.assistant.loading import default_checkpoint, refuse_name
 from llava_next_video.media import Clip
 from llava_next_video.model import LlavaNextVideoConfig, context_limit, with_rope_factor
-from llava_next_video.model.context import rope_factor_for, rope_factor_of
+from llava_next_video.model.context import (
+    chosen_rope,
+    rope_factor_for,
+    rope_factor_of,
+    rope_kind_of,
+    with_rope,
+)
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.processing.budget import most_frames
 
@@ -35,10 +41,12 @@ class Plan:
         prompt_tokens: Tokens of the prompt, visual tokens included.
         new_tokens: Tokens of the answer, at most.
         context: Tokens that fit with `rope_factor`.
-        rope_factor: How far the context is stretched: as was asked, or as the checkpoint says.
+        rope_kind: How positions are scaled, in transformers' names; `default` if they are not.
+        rope_factor: How far the context is stretched: as was asked, as far as the question needs (`auto`), or
+            as the checkpoint says.
         rope_factor_needed: The least factor (in halves) that fits; `rope_factor` where that does.
         key_value_bytes: Memory for keys and values in 16 bits; in 32 bits it is twice that.
-        frames_that_fit: The most frames a clip with `rope_factor`; None without a clip.
+        frames_that_fit: The most frames a clip with `rope_factor`, laid out as asked; None without a clip.
     """
 
     media: tuple[MediumPlan, ...]
@@ -46,6 +54,7 @@ class Plan:
     visual_tokens: int
     new_tokens: int
     context: int
+    rope_kind: str
     rope_factor: float
     rope_factor_needed: float
     key_value_bytes: int
@@ -85,15 +94,23 @@ class Planner:
         return cls(processor=LlavaNextVideoProcessor.from_pretrained(name), config=config)
 
     def plan(self, prompt: Prompt, *, new_tokens: int) -> Plan:
-        """The plan of a prompt that a `Reader` with the same processor has read."""
+        """The plan of a prompt that a `Reader` with the same processor has read.
+
+        Raises:
+            ConfigError: The checkpoint's positions cannot be scaled as the prompt asks.
+        """
         text = self.config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         tokens = len(prompt.inputs.ids) + new_tokens
         clips = [seen for seen in prompt.seen if isinstance(seen, Clip)]
         of_clips = sum(medium.tokens for medium in prompt.inputs.media if medium.kind == "video")
-        context = context_limit(self.config)
+        rope = chosen_rope(self.config, prompt.inputs.rope, tokens)
+        config = self.config if rope is None else with_rope(self.config, rope)
+        context = context_limit(config)
         room = context - (tokens - of_clips)
+        layouts = {medium.layout for medium in prompt.inputs.media if medium.kind == "video"}
+        layout = next(iter(layouts), None)
         return Plan(
             media=tuple(
                 MediumPlan(
@@ -108,8 +125,9 @@ class Planner:
             visual_tokens=prompt.inputs.visual_tokens,
             new_tokens=new_tokens,
             context=context,
-            rope_factor=rope_factor_of(self.config),
-            rope_factor_needed=rope_factor_for(tokens, self.config),
+            rope_kind=rope_kind_of(config),
+            rope_factor=rope_factor_of(config),
+            rope_factor_needed=rope_factor_for(tokens, config),
             key_value_bytes=2 * text.num_hidden_layers * heads * width * BYTES_PER_NUMBER * tokens,
-            frames_that_fit=most_frames(clips, room, self.processor) if clips else None,
+            frames_that_fit=most_frames(clips, room, self.processor, layout) if clips else None,
         )

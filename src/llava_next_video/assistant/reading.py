@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from llava_next_video.assistant.answers import Prompt, Seen
 from llava_next_video.errors import CapacityError, ConfigError, PromptError
 from llava_next_video.inputs import ModelInputs
+from llava_next_video.long_video import ClipLayout, RopeScaling
 from llava_next_video.media import (
     Clip,
     Limits,
@@ -24,6 +25,7 @@ from llava_next_video.media import (
 from llava_next_video.messages import Image, Turn, Video, read_messages, user
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.processing.budget import most_frames
+from llava_next_video.processing.times import with_times
 
 Medium = Source | Image | Video | Clip | Picture
 
@@ -36,12 +38,18 @@ class Reader:
         frames: Which moments of clips to look at, or how many; None is 8, evenly spread, and takes a `Clip`
             with whatever frames it has.
         max_visual_tokens: Visual tokens of a prompt at most; clips show fewer frames, so that it holds.
+        rope: How positions are stretched; None: as the checkpoint says.
+        layout: How the frames of clips become visual tokens; None: as the checkpoint does it.
+        time_instruction: Whether the times of the frames are told behind each clip.
     """
 
     processor: LlavaNextVideoProcessor
     limits: Limits
     frames: Sampling | int | None
     max_visual_tokens: int | None = None
+    rope: RopeScaling | None = None
+    layout: ClipLayout | None = None
+    time_instruction: bool = False
 
     def __post_init__(self) -> None:
         if self.max_visual_tokens is not None and self.max_visual_tokens < 1:
@@ -66,17 +74,22 @@ class Reader:
         if turns[-1].role != "user":
             raise PromptError(f"the last message is the {turns[-1].role}'s; end with a user's message")
         seen = tuple(self._see(part) for turn in turns for part in turn.media)
-        inputs = self.processor.prepare(turns, seen, add_generation_prompt=True)
+        inputs = self._prepared(turns, seen)
         if self.max_visual_tokens is not None and inputs.visual_tokens > self.max_visual_tokens:
             seen = self._within(self.max_visual_tokens, seen, inputs)
-            inputs = self.processor.prepare(turns, seen, add_generation_prompt=True)
+            inputs = self._prepared(turns, seen)
         return Prompt(inputs=inputs, seen=seen, read_s=time.perf_counter() - started_s)
+
+    def _prepared(self, turns: Sequence[Turn], seen: Sequence[Seen]) -> ModelInputs:
+        told = with_times(turns, seen) if self.time_instruction else turns
+        inputs = self.processor.prepare(told, seen, add_generation_prompt=True, layout=self.layout)
+        return replace(inputs, rope=self.rope)
 
     def _within(self, budget: int, seen: Sequence[Seen], inputs: ModelInputs) -> tuple[Seen, ...]:
         """The media with as many frames a clip as the budget allows."""
         clips = [one for one in seen if isinstance(one, Clip)]
         of_pictures = sum(medium.tokens for medium in inputs.media if medium.kind == "image")
-        frames = most_frames(clips, budget - of_pictures, self.processor)
+        frames = most_frames(clips, budget - of_pictures, self.processor, self.layout)
         if not frames:
             raise CapacityError(
                 f"one frame of each clip ({len(clips)}) and the pictures ({len(seen) - len(clips)}, "

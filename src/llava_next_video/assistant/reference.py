@@ -18,8 +18,9 @@ from transformers import GenerationConfig
 from llava_next_video.engine import FinishReason, Load, Output, SamplingOptions, Timings
 from llava_next_video.errors import ConfigError
 from llava_next_video.inputs import ModelInputs
+from llava_next_video.long_video import RopeScaling
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
-from llava_next_video.model.context import refuse_too_long
+from llava_next_video.model.context import chosen_rope, refuse_too_long, with_rope
 from llava_next_video.model.reference import answer_ids
 
 NEEDS_THE_ENGINE = ("presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "guide", "n")
@@ -58,6 +59,7 @@ class _Request:
     inputs: ModelInputs
     options: SamplingOptions
     timings: Timings
+    rope: RopeScaling | None
     ids: Generator[int] | None = None
     written: int = 0
     ending: FinishReason | None = None
@@ -85,17 +87,19 @@ class ReferenceNetwork:
         """Queue a prompt; nothing is shared among prompts, whatever their `salt`.
 
         Raises:
-            ConfigError: An option that `generate` does not know.
+            ConfigError: An option that `generate` does not know, or positions that cannot be scaled so.
             CapacityError: Prompt and answer do not fit the context.
         """
         plain = SamplingOptions()
         unknown = [name for name in NEEDS_THE_ENGINE if getattr(options, name) != getattr(plain, name)]
         if unknown:
             raise ConfigError(f"the reference network does not honour {', '.join(unknown)}; leave it out")
-        refuse_too_long(len(inputs.ids) + options.max_new_tokens, self.model.config)
+        config, needed = self.model.config, len(inputs.ids) + options.max_new_tokens
+        rope = chosen_rope(config, inputs.rope, needed)
+        refuse_too_long(needed, config if rope is None else with_rope(config, rope))
         number = next(self._numbers)
         timings = Timings(arrived_s=time.monotonic())
-        self._queue.append(_Request(id=number, inputs=inputs, options=options, timings=timings))
+        self._queue.append(_Request(id=number, inputs=inputs, options=options, timings=timings, rope=rope))
         return number
 
     def step(self) -> list[Output]:
@@ -109,7 +113,11 @@ class ReferenceNetwork:
             request.timings.started_s = time.monotonic()
             self._prompt_tokens += len(request.inputs.ids)
             request.ids = answer_ids(
-                self.model, request.inputs, self._config(request.options), seed=request.options.seed
+                self.model,
+                request.inputs,
+                self._config(request.options),
+                seed=request.options.seed,
+                rope=request.rope,
             )
         token = next(request.ids, None)
         if token is None:

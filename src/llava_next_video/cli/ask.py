@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from llava_next_video.cli.plan import plan_question, plan_text, read_factor
+from llava_next_video.cli.plan import plan_question, plan_text, read_long
 from llava_next_video.cli.remote import ApiKey, Servers, ask_server
+from llava_next_video.cli.told import as_record, notes
 from llava_next_video.errors import ConfigError, MediaError
 
 if TYPE_CHECKING:
-    from llava_next_video.assistant import Answer, VideoAssistant
+    from llava_next_video.assistant import VideoAssistant
     from llava_next_video.media import Sampling
 
 SAMPLERS = ("uniform", "linspace", "fps")
@@ -81,6 +82,32 @@ def ask(
             show_default="checkpoint's",
         ),
     ] = None,
+    rope_kind: Annotated[
+        str | None,
+        typer.Option(help="How to stretch it: linear, dynamic (NTK) or yarn.", show_default="linear"),
+    ] = None,
+    slow_fast: Annotated[
+        int | None,
+        typer.Option(
+            help="Pool all frames but every so-many-th twice as much: a quarter of the tokens.",
+            show_default="checkpoint's",
+        ),
+    ] = None,
+    slow_stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Patches a side that slow frames pool, with --slow-fast.", show_default="checkpoint's"
+        ),
+    ] = None,
+    newline: Annotated[
+        str | None,
+        typer.Option(
+            help="Newline tokens in clips: no_token, one_token, frame or grid.", show_default="checkpoint's"
+        ),
+    ] = None,
+    time_instruction: Annotated[
+        bool, typer.Option("--time-instruction", help="Tell the model the seconds of the frames.")
+    ] = False,
     reference: Annotated[
         bool, typer.Option("--reference", help="Answer with the reference network instead of the engine.")
     ] = False,
@@ -122,6 +149,8 @@ def ask(
             "--quantize": quantize,
         }
         here |= {"--rope-factor": rope_factor, "--max-visual-tokens": max_visual_tokens, "--plan": plan}
+        here |= {"--rope-kind": rope_kind, "--slow-fast": slow_fast, "--slow-stride": slow_stride}
+        here |= {"--newline": newline, "--time-instruction": time_instruction}
         ask_server(
             server,
             media,
@@ -134,31 +163,30 @@ def ask(
             usage=usage,
         )
         return
-    factor = read_factor(rope_factor)
-    asked: dict[str, Any] = {"media": media, "frames": sampling, "max_visual_tokens": max_visual_tokens}
-    if plan or rope_factor == "auto":
-        planned, seen = plan_question(
+    long = read_long(
+        rope_factor=rope_factor,
+        rope_kind=rope_kind,
+        slow_fast=slow_fast,
+        slow_stride=slow_stride,
+        newline=newline,
+        time_instruction=time_instruction,
+    )
+    if plan:
+        planned = plan_question(
             model,
             media,
             question,
             frames=sampling,
             max_visual_tokens=max_visual_tokens,
-            rope_factor=factor,
+            long=long,
             max_new_tokens=max_new_tokens,
         )
-        if plan:
-            typer.echo(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(planned))
-            return
-        factor, asked = None if planned.fits else planned.rope_factor_needed, {"media": seen}
-    assistant = load_assistant(
-        model,
-        device=device,
-        dtype=dtype,
-        quantize=quantize,
-        rope_factor=factor,
-        reference=reference,
+        typer.echo(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(planned))
+        return
+    assistant = load_assistant(model, device=device, dtype=dtype, quantize=quantize, reference=reference)
+    answer = assistant.ask(
+        media, question, frames=sampling, max_visual_tokens=max_visual_tokens, **long, **options
     )
-    answer = assistant.ask(question=question, **asked, **options)
     for note in notes(answer):
         typer.echo(f"note: {note}", err=True)
     typer.echo(json.dumps(as_record(answer, question), ensure_ascii=False) if as_json else answer.text)
@@ -268,42 +296,3 @@ def quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-
-
-def notes(answer: Answer) -> list[str]:
-    """What a reader of the answer should know about the media: clips that break off."""
-    from llava_next_video.media import Clip
-
-    return [
-        f"{seen.name} breaks off after {seen.duration_s or 0:.1f} s of the {seen.claimed_s:.1f} s that its "
-        "container promises; the answer is about what is there"
-        for seen in answer.seen
-        if isinstance(seen, Clip) and seen.claimed_s is not None
-    ]
-
-
-def as_record(answer: Answer, question: str) -> dict[str, object]:
-    """An answer as one JSON object."""
-    from llava_next_video.media import Clip
-
-    return {
-        "question": question,
-        "answer": answer.text,
-        "finish_reason": answer.finish_reason,
-        "usage": dataclasses.asdict(answer.usage),
-        "media": [
-            {
-                "name": seen.name,
-                "kind": "video",
-                "sampling": dataclasses.asdict(seen.sampling),
-                "frame_times_s": [round(time_s, 3) for time_s in seen.times_s],
-                "frame_count": seen.frame_count,
-                "duration_s": seen.duration_s,
-                "claimed_s": seen.claimed_s,
-                "size": seen.size._asdict(),
-            }
-            if isinstance(seen, Clip)
-            else {"name": seen.name, "kind": "image", "size": seen.size._asdict()}
-            for seen in answer.seen
-        ],
-    }

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
+from llava_next_video.convert.folder import new_folder
 from llava_next_video.convert.presets import Preset
+from llava_next_video.convert.tensors import Weight, write_weights
 from llava_next_video.convert.tokenizer import IMAGE, SMALL_TALK, VIDEO, byte_level_bpe
-from llava_next_video.errors import CheckpointError
 from llava_next_video.model import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 from llava_next_video.model.layouts import on_hub
 from llava_next_video.model.precision import FLOATS, read_dtype
@@ -28,7 +26,6 @@ from llava_next_video.processing import (
     chat_template,
 )
 
-SHARD_BYTES = 2 * 1024**3
 STANDARD_DEVIATION = 0.02
 
 
@@ -43,7 +40,7 @@ class Written:
 def write_random(out: Path, preset: Preset, *, seed: int = 0, dtype: str = "float32") -> Written:
     """Write a folder that loads like a published checkpoint but knows nothing.
 
-    Weights are drawn one tensor at a time, so a 7B is written in the memory of one shard (2 GiB). The same
+    Weights are drawn one tensor at a time, so a 7B is written in the memory of its largest one. The same
     preset, seed and dtype give the same bytes. The folder appears complete or not at all.
 
     Raises:
@@ -51,20 +48,8 @@ def write_random(out: Path, preset: Preset, *, seed: int = 0, dtype: str = "floa
         CheckpointError: `out` exists and is not an empty folder.
     """
     numbers = FLOATS[read_dtype(dtype)]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} is not an empty folder; name one that does not exist yet")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        written = _write(partial, preset, seed, numbers)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return written
+    with new_folder(out) as folder:
+        return _write(folder, preset, seed, numbers)
 
 
 def _write(folder: Path, preset: Preset, seed: int, dtype: torch.dtype) -> Written:
@@ -82,7 +67,11 @@ def _write(folder: Path, preset: Preset, seed: int, dtype: torch.dtype) -> Writt
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(folder)
-    _write_weights(folder, shapes, seed, dtype)
+    weights = {
+        key: Weight.made(dtype, tuple(shape), partial(_draw, key, shape, seed))
+        for key, shape in shapes.items()
+    }
+    write_weights(folder, weights)
     parameters = sum(math.prod(shape) for shape in shapes.values())
     return Written(parameters=parameters, size_bytes=sum(file.stat().st_size for file in folder.iterdir()))
 
@@ -143,38 +132,6 @@ def _processor(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> LlavaNextV
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
     )
-
-
-def _write_weights(folder: Path, shapes: dict[str, torch.Size], seed: int, dtype: torch.dtype) -> None:
-    parts = list(shards(shapes, dtype.itemsize))
-    names = (
-        ["model.safetensors"]
-        if len(parts) == 1
-        else [f"model-{n:05d}-of-{len(parts):05d}.safetensors" for n in range(1, len(parts) + 1)]
-    )
-    for name, keys in zip(names, parts, strict=True):
-        tensors = {key: _draw(key, shapes[key], seed).to(dtype) for key in keys}
-        save_file(tensors, folder / name, metadata={"format": "pt"})
-        (folder / name).chmod((folder / "config.json").stat().st_mode)  # save_file lets only its user read
-    if len(parts) > 1:
-        total = sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
-        where = {key: name for name, keys in zip(names, parts, strict=True) for key in keys}
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-
-
-def shards(shapes: dict[str, torch.Size], item_bytes: int) -> Iterator[list[str]]:
-    """The keys of each file: in order, as many as fit into `SHARD_BYTES`."""
-    keys: list[str] = []
-    used = 0
-    for key, shape in shapes.items():
-        size = math.prod(shape) * item_bytes
-        if keys and used + size > SHARD_BYTES:
-            yield keys
-            keys, used = [], 0
-        keys.append(key)
-        used += size
-    yield keys
 
 
 def _draw(key: str, shape: torch.Size, seed: int) -> Tensor:

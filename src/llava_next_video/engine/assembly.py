@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from llava_next_video.engine.attention_cpu import CpuAttention
 from llava_next_video.engine.build import Parts
+from llava_next_video.engine.decoder import Attend
 from llava_next_video.engine.graphs import DecodeGraphs, Replay, graph_sizes
 from llava_next_video.engine.runner import Runner
+
+_STRETCHED = 4
+"""Page tables on a GPU, which are sent with every step, have room for contexts stretched so many times."""
+
+
+def longest_request(parts: Parts, *, pages: int) -> int | None:
+    """Tokens of one request at most, whatever scaling it asks for; None: as many as the scaling holds."""
+    decoder, settings = parts.decoder, parts.settings
+    if settings.context is not None or decoder.device.type == "cpu":
+        return settings.context
+    return min(_STRETCHED * decoder.context, pages * settings.page_tokens)
 
 
 def assembled(parts: Parts, *, pages: int) -> Runner:
@@ -46,12 +59,15 @@ def on_gpu(
         device=decoder.device,
         tokens=max(settings.token_budget, most),
         requests=settings.max_requests,
-        context=decoder.context,
+        context=longest_request(parts, pages=pages) or decoder.context,
     )
-    turning = partial(attention.attend, turns=decoder.turns)
+
+    def turning(rows: int) -> Attend:
+        turns = decoder.rope.turns(attention.positions[:rows], attention.ropes[:rows])
+        return partial(attention.attend, turns=torch.view_as_real(turns).flatten(1))
 
     def compute(ids: Tensor) -> Tensor:
-        return decoder.logits(decoder.forward(decoder.embed(ids), None, turning))
+        return decoder.logits(decoder.forward(decoder.embed(ids), None, turning(len(ids))))
 
     graphs = None
     if settings.graphs:

@@ -73,8 +73,13 @@ class CpuAttention:
         self._plans: dict[int | None, Plan] = {}
         self._slots: slice | Tensor = slice(0)
 
-    def begin(self, chunks: Sequence[Chunk], padded: int | None = None) -> None:
-        """Look at the pages of the next step; graphs are not recorded here, so nothing is padded."""
+    def begin(
+        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+    ) -> None:
+        """Look at the pages of the next step.
+
+        Graphs are not recorded here, so nothing is padded; and queries and keys come turned.
+        """
         lies = [
             part
             for chunk in chunks

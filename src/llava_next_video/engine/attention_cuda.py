@@ -157,14 +157,22 @@ class CudaAttention:
             rows=plan.rows, shared=plan.shared, shared_rows=plan.shared_rows if plan.shared else 0
         )
 
-    def begin(self, chunks: Sequence[Chunk], padded: int | None = None) -> None:
+    @property
+    def ropes(self) -> Int32[Tensor, " capacity"]:
+        """How the positions of each row are scaled, as `begin` was told; lies where `positions` lie."""
+        return self._rows[:, Field.ROPE]
+
+    def begin(
+        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+    ) -> None:
         """Look at the pages of the next step, and send what kernels need to know of it.
 
         Args:
             chunks: The step.
             padded: Fill it up to so many rows; only steps of one token for each chunk can be.
+            ropes: How the positions of each chunk are scaled, as a row of `Decoder.rope`; None: row 0, all.
         """
-        self._plan = self._table.fill(chunks, padded)
+        self._plan = self._table.fill(chunks, padded, ropes)
         self._sender.send(self._table.numbers, self._table.used(self._plan))
         long = self._plan.long
         self._begins = None
@@ -180,15 +188,15 @@ class CudaAttention:
         layer: int,
         queries: Float[Tensor, "tokens heads width"],
         keys_values: Float[Tensor, "tokens both width"],
-        turns: Float[Tensor, "context width"] | None = None,
+        turns: Float[Tensor, "tokens width"] | None = None,
     ) -> Float[Tensor, "tokens heads width"]:
         """Write keys and values (their heads side by side) into their pages, and attend as planned.
 
         Args:
             layer: Which layer.
             queries, keys_values: Of all rows; those of one row lie one behind the other.
-            turns: Cosine and sine of each pair of features at each position, float32, if queries and keys are
-                to be turned first, in place; as `kernels.fused.turn` takes them.
+            turns: Cosine and sine of each pair of features in each row, float32, if queries and keys are to
+                be turned first, in place.
         """
         plan, pages = self._plan, self._layers[layer]
         if len(queries) != plan.rows:

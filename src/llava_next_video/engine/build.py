@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from llava_next_video.engine.decoder import Decoder, longest_context
+from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.linear import chosen_dtype
 from llava_next_video.engine.memory import refuse_too_large
+from llava_next_video.engine.rope import longest_context
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.sampler_batched import BatchedSampler
 from llava_next_video.engine.settings import SUITED, EngineSettings
@@ -75,6 +76,7 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
             model.lm_head,
             weights=weights,
             context=settings.context or longest,
+            scalings=settings.max_requests,
             device=device,
             dtype=dtype,
             quantize=settings.quantize,

@@ -19,6 +19,7 @@ from transformers.activations import ACT2FN
 from llava_next_video.engine.between import gated
 from llava_next_video.engine.linear import linear
 from llava_next_video.engine.product import Product
+from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import ConfigError
@@ -58,6 +59,7 @@ class Decoder:
         *,
         weights: Weights,
         context: int,
+        scalings: int,
         device: torch.device,
         dtype: torch.dtype,
         quantize: Quantize,
@@ -79,8 +81,9 @@ class Decoder:
         self.vocabulary = head.weight.shape[0]
         self.device, self.dtype = device, dtype
         self.context = context
-        self.rope = rope_table(text.rotary_emb, context, self.head_width).to(device)
-        self.turns = torch.view_as_real(self.rope).flatten(1)
+        self.rope = Rope(
+            text.rotary_emb, config, head_width=self.head_width, scalings=scalings, device=device
+        )
         self.activation = F.silu if config.hidden_act == "silu" else ACT2FN[config.hidden_act]
         for module in (text.embed_tokens, head, text.norm):
             weights.bring(module)
@@ -133,7 +136,7 @@ class Decoder:
     def forward(
         self,
         hidden: Float[Tensor, "tokens width"],
-        positions: Int[Tensor, " tokens"] | None,
+        turns: Complex[Tensor, "tokens half"] | None,
         attend: Attend,
         wanted: Int[Tensor, " wanted"] | None = None,
     ) -> Float[Tensor, "rows width"]:
@@ -141,17 +144,16 @@ class Decoder:
 
         Args:
             hidden: Embeddings of the packed tokens.
-            positions: Where each stands in its request; None: `attend` turns queries and keys itself.
+            turns: The turns of their positions; None: `attend` turns queries and keys itself.
             attend: Keys and values in, attention out.
             wanted: The rows to give; None: all. The others end with the keys and values of the last layer.
         """
-        turns = None if positions is None else self.rope.index_select(0, positions)[:, None]
         tokens, last = hidden.shape[0], len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             heads = layer.query_key_value.after_norm(hidden, layer.norm_before_attention, self.epsilon)
             heads = heads.view(tokens, -1, self.head_width)
             if turns is not None:
-                rotate(heads[:, : self.heads + self.key_value_heads], turns)
+                rotate(heads[:, : self.heads + self.key_value_heads], turns[:, None])
             attended = attend(index, heads[:, : self.heads], heads[:, self.heads :]).reshape(tokens, -1)
             if index == last and wanted is not None:
                 if not len(wanted):
@@ -184,29 +186,6 @@ def interleaved(rows: Float[Tensor, "out *width"], head_width: int) -> Float[Ten
     """
     halves = rows.reshape(-1, 2, head_width // 2, *rows.shape[1:])
     return halves.transpose(1, 2).flatten(0, 2)
-
-
-def longest_context(rotary: Any, context: int) -> int:
-    """How many of `context` positions have one turn each, whatever the length of the request.
-
-    The frequencies of dynamic and longrope change beyond the trained length, which pages cannot follow.
-    """
-    if rotary.rope_type == "dynamic":
-        return min(context, int(rotary.original_max_seq_len))
-    if rotary.rope_type == "longrope":
-        return min(context, int(rotary.config.rope_parameters["original_max_position_embeddings"]))
-    return context
-
-
-def rope_table(rotary: Any, context: int, head_width: int) -> Complex[Tensor, "context half"]:
-    """The turn of each position, from the frequencies that the reference computed for its type of rope."""
-    frequencies = rotary.inv_freq.detach().float()
-    if len(frequencies) * 2 != head_width:
-        raise ConfigError(
-            f"rope turns {2 * len(frequencies)} of {head_width} features of a head; all were expected"
-        )
-    angles = torch.arange(context, device=frequencies.device).float()[:, None] * frequencies
-    return torch.polar(torch.full_like(angles, float(rotary.attention_scaling)), angles)
 
 
 def _windows(config: Any) -> list[int | None]:

@@ -96,10 +96,11 @@ class Encoder:
         self.frames += len(hidden)
         parts = hidden.split_with_sizes([count for _, count in sent])
         for (job, count), part in zip(sent, parts, strict=True):
-            seen = (
-                self.vision.frames(part) if isinstance(job.layout, VideoLayout) else self.vision.project(part)
-            )
-            job.done.append(seen)
+            if isinstance(job.layout, VideoLayout):
+                strides = job.layout.strides[job.sent : job.sent + count]
+                job.done.append(self.vision.frames(part, strides))
+            else:
+                job.done.append(self.vision.project(part))
             job.sent += count
 
     def _hand_over(self, request: Request) -> None:

@@ -9,13 +9,14 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llava_next_video.engine.assembly import assembled
+from llava_next_video.engine.assembly import assembled, longest_request
 from llava_next_video.engine.build import Parts, build
 from llava_next_video.engine.door import Door
 from llava_next_video.engine.encoder import Encoder, pixels_ready
@@ -61,7 +62,9 @@ class Engine:
         self._under_way: Step | None = None
         config = vision.config
         self._door = Door(
+            config=config,
             context=decoder.context,
+            most=longest_request(parts, pages=self.pages.count),
             room=self.pages.count * settings.page_tokens,
             vocabulary=decoder.vocabulary,
             placeholders={"image": config.image_token_index, "video": config.video_token_index},
@@ -150,11 +153,12 @@ class Engine:
 
         Raises:
             CapacityError: it can never fit, or too many wait already.
+            ConfigError: its positions cannot be scaled as it asks.
             PromptError: ids and media do not agree.
             SamplingError: an option names an id that the model does not have.
         """
         options = options or SamplingOptions()
-        self._door.refuse(inputs, options)
+        rope = self._door.admit(inputs, options)
         if len(self.scheduler.waiting) + len(self._inbox) + options.n > self.settings.max_waiting:
             raise CapacityError(
                 f"{len(self.scheduler.waiting) + len(self._inbox)} requests wait, and at most "
@@ -164,10 +168,10 @@ class Engine:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         ends = frozenset(options.stop_token_ids) | (frozenset() if options.ignore_eos else self._end_ids)
         self._known[number] = options.n
-        self._inbox.extend(
-            Request.of(inputs, options, id=number, index=index, end_ids=ends, deadline_s=deadline, salt=salt)
-            for index in range(options.n)
+        answer = partial(
+            Request.of, inputs, options, id=number, end_ids=ends, deadline_s=deadline, salt=salt, rope=rope
         )
+        self._inbox.extend(answer(index=index) for index in range(options.n))
         return number
 
     def abort(self, request_id: int) -> bool:

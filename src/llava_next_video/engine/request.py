@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llava_next_video.engine.sampling_options import SamplingOptions
 from llava_next_video.inputs import Medium, ModelInputs
+from llava_next_video.long_video import RopeScaling
 
 FinishReason = Literal["stop", "length", "abort", "timeout", "error"]
 
@@ -98,6 +99,7 @@ class Request:
     end_ids: frozenset[int]
     deadline_s: float | None
     salt: bytes
+    rope: RopeScaling | None = None
     timings: Timings
     generator: torch.Generator | None = None
     state: State = State.WAITING
@@ -121,8 +123,12 @@ class Request:
         end_ids: frozenset[int],
         deadline_s: float | None,
         salt: bytes,
+        rope: RopeScaling | None = None,
     ) -> Request:
-        """A waiting request for answer `index` of a prompt."""
+        """A waiting request for answer `index` of a prompt, with the scaling that was chosen for it.
+
+        Keys are turned before they go into pages, so those of two scalings must never be shared.
+        """
         generator = None
         if options.temperature > 0:
             generator = torch.Generator()
@@ -139,7 +145,8 @@ class Request:
             prompt_tokens=len(inputs.ids),
             end_ids=end_ids,
             deadline_s=deadline_s,
-            salt=salt,
+            salt=repr((salt, rope)).encode(),
+            rope=rope,
             timings=Timings(arrived_s=time.monotonic()),
             generator=generator,
         )

@@ -26,8 +26,13 @@ from llava_next_video.engine.transfer import fetched, sent
 class Attention(Protocol):
     """Keys and values in pages, and attention to them: the part of a step that knows the device."""
 
-    def begin(self, chunks: Sequence[Chunk], padded: int | None = None) -> None:
-        """Look at the pages of the next step, which has `padded` rows if a recorded graph computes it."""
+    def begin(
+        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+    ) -> None:
+        """Look at the pages of the next step, which has `padded` rows if a recorded graph computes it.
+
+        `ropes` says for each chunk how its positions are scaled, as a row of `Decoder.rope`.
+        """
 
     def attend(self, layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:
         """Write keys and values of the step into their pages, and attend: tokens x heads x width."""
@@ -54,7 +59,8 @@ class Runner:
         attention: Attends.
         sampler: Chooses tokens one by one.
         batched: Chooses tokens on the device.
-        turning: Attends like `attention`, but turns queries and keys itself; None: the decoder turns them.
+        turning: For a step of so many rows that has begun, what attends like `attention`, but turns queries
+            and keys itself; None: the decoder turns them.
         graphs: Replays steps that only generate.
     """
 
@@ -65,13 +71,12 @@ class Runner:
         sampler: Sampler,
         batched: BatchedSampler,
         *,
-        turning: Attend | None = None,
+        turning: Callable[[int], Attend] | None = None,
         graphs: DecodeGraphs | None = None,
     ) -> None:
         self.decoder = decoder
         self.attention = attention
-        self._attend = turning or attention.attend
-        self._turns = turning is not None
+        self._turning = turning
         self.sampler = sampler
         self.batched = batched
         self.graphs = graphs
@@ -100,23 +105,32 @@ class Runner:
     def _logits(self, chunks: Sequence[Chunk]) -> Tensor:
         """Logits of the chunks that reach the end of their requests."""
         device = self.decoder.device
+        ropes = self.decoder.rope.rows([chunk.request.rope for chunk in chunks])
         if self.graphs is not None and all(map(_generates, chunks)):
             size = padded_size(len(chunks), self.graphs.sizes)
-            self.attention.begin(chunks, padded=size)
+            self.attention.begin(chunks, size, ropes)
             return self.graphs.run(self._ids(chunks, []), size)
-        self.attention.begin(chunks)
-        positions = None
-        if not self._turns:
-            at = [place for chunk in chunks for place in range(chunk.start, chunk.start + chunk.count)]
-            positions = sent(at, torch.long, device)
+        self.attention.begin(chunks, None, ropes)
         ends, row = [], 0
         for chunk in chunks:
             row += chunk.count
             if chunk.samples:
                 ends.append(row - 1)
         wanted = None if len(ends) == row else sent(ends, torch.long, device)
-        hidden = self.decoder.forward(self._embedded(chunks), positions, self._attend, wanted)
+        embedded = self._embedded(chunks)
+        if self._turning is not None:
+            turns, attend = None, self._turning(row)
+        else:
+            turns, attend = self._turns(chunks, ropes), self.attention.attend
+        hidden = self.decoder.forward(embedded, turns, attend, wanted)
         return self.decoder.logits(hidden) if ends else hidden
+
+    def _turns(self, chunks: Sequence[Chunk], ropes: Sequence[int]) -> Tensor:
+        """The turns of the positions of the chunks' tokens, as their requests scale them."""
+        at = [place for chunk in chunks for place in range(chunk.start, chunk.start + chunk.count)]
+        rows = [rope for chunk, rope in zip(chunks, ropes, strict=True) for _ in range(chunk.count)]
+        positions, scalings = sent(at + rows, torch.long, self.decoder.device).chunk(2)
+        return self.decoder.rope.turns(positions, scalings)
 
     def _embedded(self, chunks: Sequence[Chunk]) -> Tensor:
         """Embeddings of the chunks' tokens, with visual features in the places of their placeholders."""

@@ -25,8 +25,9 @@ _MOST_ROWS = 64
 class Field(IntEnum):
     """What stands in which column of the table.
 
-    POSITION, TABLE and COVERED belong to the row of the step: where the token stands in its request, which
-    page table it looks through, and how many tokens of it a shared bundle reads. The others list things of
+    POSITION, ROPE, TABLE and COVERED belong to the row of the step: where the token stands in its request,
+    how such positions are scaled, which page table it looks through, and how many tokens of it a shared
+    bundle reads. The others list things of
     which there are no more than rows: own bundles, shared bundles, their rows, and long chunks.
     """
 
@@ -42,6 +43,7 @@ class Field(IntEnum):
     LONG_TABLE = 9
     LONG_QUERIES = 10
     LONG_KEYS = 11
+    ROPE = 12
 
 
 FIELDS = len(Field)
@@ -144,12 +146,15 @@ class StepTable:
         """How many of the numbers a step needs."""
         return self.table_numbers + (plan.rows + 1) * FIELDS
 
-    def fill(self, chunks: Sequence[Chunk], padded: int | None = None) -> Plan:
+    def fill(
+        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+    ) -> Plan:
         """Write down a step.
 
         Args:
             chunks: The step.
             padded: Add rows up to so many; they write to the scratch page and see only themselves.
+            ropes: What stands in the column of that name for each chunk; None: 0.
         """
         counts = np.array([chunk.count for chunk in chunks], np.int32)
         firsts = np.cumsum(counts, dtype=np.int32) - counts
@@ -161,7 +166,8 @@ class StepTable:
         places = np.array([self._place(chunk.request) for chunk in chunks], np.int32)
         table[:count, Field.POSITION] = np.arange(count, dtype=np.int32) + np.repeat(starts - firsts, counts)
         table[:count, Field.TABLE] = np.repeat(places, counts)
-        table[count:rows, Field.POSITION] = 0
+        table[:count, Field.ROPE] = 0 if ropes is None else np.repeat(np.array(ropes, np.int32), counts)
+        table[count:rows, [Field.POSITION, Field.ROPE]] = 0
         table[count:rows, Field.TABLE] = self._scratch
         table[:rows, Field.COVERED] = 0
         long = _long(counts.tolist(), self._long_from)

@@ -110,6 +110,8 @@ class Vision:
         ).to(device, dtype)
         self.pooler.load_state_dict(model.vision_resampler.state_dict())
         self.newline = model.image_newline.detach().to(device, dtype)
+        ends = getattr(model, "faster_token", None)
+        self.frame_token = None if ends is None else ends.detach().to(device, dtype)
         for module in (projector, model.vision_resampler):
             weights.release(module)
 
@@ -127,7 +129,7 @@ class Vision:
             )
         layout: ImageLayout | VideoLayout
         if medium.kind == "video":
-            layout = self.config.video_layout(tiles[0])
+            layout = self.config.video_layout(tiles[0], medium.layout)
         elif medium.size is None:
             raise PromptError("an image needs the size of its original, which decides the order of its tiles")
         else:
@@ -141,25 +143,31 @@ class Vision:
             )
         return layout
 
-    def frames(self, hidden: Float[Tensor, "frames patches width"]) -> Float[Tensor, "frames pooled out"]:
-        """What the tower saw of frames, pooled and projected (or the other way round, as the config says)."""
+    def frames(
+        self, hidden: Float[Tensor, "frames patches width"], strides: Sequence[int] | None = None
+    ) -> Float[Tensor, "pooled out"]:
+        """What the tower saw of frames, pooled and projected (or the other way round, as the config says).
+
+        `strides` are those of the pooling of each frame; None: the config's.
+        """
         grid = self.config.patch_grid
+        strides = strides or [self.config.spatial_pool_stride] * len(hidden)
         if self.config.pool_before_projector:
-            return self.project(self.pooler(hidden, grid))
-        return self.pooler(self.project(hidden), grid)
+            return self.project(self.pooler.rows(hidden, grid, strides))
+        return self.pooler.rows(self.project(hidden), grid, strides)
 
     def ordered(
-        self, features: Float[Tensor, "tiles patches width"], layout: ImageLayout | VideoLayout
+        self, features: Float[Tensor, "*tiles patches width"], layout: ImageLayout | VideoLayout
     ) -> Float[Tensor, "tokens width"]:
-        """Visual tokens of one medium in order, with their newlines."""
+        """Visual tokens of one medium in order, with their newlines: of its tiles, or its pooled frames."""
         if isinstance(layout, VideoLayout):
-            return lay_out_clips(features, [layout], self.newline)[0]
+            return lay_out_clips(features, [layout], self.newline, self.frame_token)[0]
         return pack_images(features, [layout], self.newline)[0]
 
-    def project(self, features: Float[Tensor, "tiles patches width"]) -> Float[Tensor, "tiles patches out"]:
+    def project(self, features: Float[Tensor, "*tiles width"]) -> Float[Tensor, "*tiles out"]:
         """Features in the width of the decoder."""
-        rows = self.project_activation(self.project_in(features.flatten(0, 1)))
-        return self.project_out(rows).view(*features.shape[:2], -1)
+        rows = self.project_activation(self.project_in(features.flatten(0, -2)))
+        return self.project_out(rows).view(*features.shape[:-1], -1)
 
     def tower(
         self, pixels: Float[Tensor, "tiles channels height width"]

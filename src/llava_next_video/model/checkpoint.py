@@ -27,9 +27,20 @@ def refuse_folder(folder: Path) -> None:
     if not config.is_file():
         raise CheckpointError(f"{folder} has no config.json; give a folder that save_pretrained wrote")
     try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        kind = settings.get("model_type")
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{config} is not a JSON object: {error}") from error
+    if "mm_vision_tower" in settings:
+        raise CheckpointError(
+            f"{folder} is in the layout of the original release; make one of the hub's with "
+            "`llava-next-video convert original`"
+        )
+    if kind == "llava_next":
+        raise CheckpointError(
+            f"{folder} is a LLaVA-NeXT checkpoint for pictures; make one that sees clips of it with "
+            "`llava-next-video convert image`"
+        )
     if kind != MODEL_TYPE:
         raise CheckpointError(f"{config} says model_type {kind!r}; expected {MODEL_TYPE!r}")
     if any(folder.glob("*.safetensors")):

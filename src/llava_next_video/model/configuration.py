@@ -17,9 +17,9 @@ from llava_next_video.geometry import (
     PoolMode,
     VideoLayout,
     image_layout,
-    pooled,
     video_layout,
 )
+from llava_next_video.long_video import ClipLayout, SlowFast
 from llava_next_video.model.context import warn_of_stray_rope_keys
 from llava_next_video.size import Size
 
@@ -39,8 +39,12 @@ class LlavaNextVideoConfig(HubConfig):
         spatial_pool_out_channels: Width after `conv` pooling; the width of the vision tower by default.
         video_newline: Where `image_newline` stands in a clip: `no_token` (April 2024), `one_token`, `frame`
             or `grid` (LLaVA-Video). The key `video_newline_mode` is read too.
+        add_faster_video: Slow-fast clips, each frame of which a learned `faster_token` ends.
+        faster_token_stride: Which frames of these are slow: each so-many-th, from the first on.
         pool_before_projector: Pool frames, then project them (April 2024), or the other way round
             (LLaVA-NeXT since July 2024). The projector bends, so the two differ.
+        image_tile_limit: Tiles whose patches an image keeps at most; larger ones are shrunk (LLaVA-Video:
+            9). None: no limit.
         vision_chunk: Tiles and frames that pass the vision tower at once, which bounds its memory.
 
     Raises:
@@ -50,7 +54,10 @@ class LlavaNextVideoConfig(HubConfig):
     spatial_pool_out_channels: int | None = None
     ignore_index: int = -100
     video_newline: NewlineMode = "no_token"
+    add_faster_video: bool = False
+    faster_token_stride: int = 10
     pool_before_projector: bool = True
+    image_tile_limit: int | None = None
     vision_chunk: int = 32
 
     def __init__(
@@ -70,7 +77,10 @@ class LlavaNextVideoConfig(HubConfig):
         *,
         spatial_pool_out_channels: int | None = None,
         video_newline: str | None = None,
+        add_faster_video: bool = False,
+        faster_token_stride: int = 10,
         pool_before_projector: bool = True,
+        image_tile_limit: int | None = None,
         vision_chunk: int = 32,
         **kwargs: Any,
     ) -> None:
@@ -93,7 +103,10 @@ class LlavaNextVideoConfig(HubConfig):
                 ignore_index=ignore_index,
                 spatial_pool_out_channels=spatial_pool_out_channels,
                 video_newline=video_newline or spelled_otherwise or "no_token",
+                add_faster_video=add_faster_video,
+                faster_token_stride=faster_token_stride,
                 pool_before_projector=pool_before_projector,
+                image_tile_limit=image_tile_limit,
                 vision_chunk=vision_chunk,
                 **kwargs,
             )
@@ -117,17 +130,26 @@ class LlavaNextVideoConfig(HubConfig):
             [Size(*pair) for pair in self.image_grid_pinpoints],
             tile=self.vision_config.image_size,
             patch=self.vision_config.patch_size,
+            tile_limit=self.image_tile_limit,
         )
 
-    def video_layout(self, frames: int) -> VideoLayout:
-        """How a clip of that many frames is ordered."""
+    @property
+    def slow_fast(self) -> SlowFast | None:
+        """Which frames of clips are slow, if not all are."""
+        return SlowFast(every=self.faster_token_stride) if self.add_faster_video else None
+
+    def video_layout(self, frames: int, wish: ClipLayout | None = None) -> VideoLayout:
+        """How a clip of that many frames is ordered; a wish comes before what the checkpoint does."""
+        wish = wish or ClipLayout()
         return video_layout(
             frames,
             tile=self.vision_config.image_size,
             patch=self.vision_config.patch_size,
             stride=self.spatial_pool_stride,
             mode=self.spatial_pool_mode,
-            newline=self.video_newline,
+            newline=wish.newline or self.video_newline,
+            slow_fast=wish.slow_fast or self.slow_fast,
+            frame_token=self.add_faster_video,
         )
 
 
@@ -160,11 +182,13 @@ def check(config: LlavaNextVideoConfig) -> None:
     _check_choice("video_newline", config.video_newline, get_args(NewlineMode))
     if config.vision_chunk < 1:
         raise ConfigError(f"vision_chunk is {config.vision_chunk}; at least 1 frame must pass at once")
+    if config.image_tile_limit is not None and config.image_tile_limit < 1:
+        raise ConfigError(f"image_tile_limit is {config.image_tile_limit}; an image keeps at least 1 tile")
     if config.image_token_index == config.video_token_index:
         raise ConfigError(f"image_token_index and video_token_index are both {config.image_token_index}")
     if getattr(config, "use_image_newline_parameter", True) is False:
         raise ConfigError("use_image_newline_parameter false is not supported: image rows end with a newline")
-    pooled(config.patch_grid, config.spatial_pool_stride, config.spatial_pool_mode)
+    config.video_layout(1)
     check_selection(config, config.vision_feature_layer, config.vision_feature_select_strategy)
     if config.spatial_pool_mode == "conv":
         _check_convolution(config)

@@ -3,12 +3,14 @@
 import copy
 import math
 import warnings
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from llava_next_video.errors import CapacityError, ConfigError
+from llava_next_video.long_video import RopeScaling
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
@@ -32,8 +34,8 @@ def context_limit(config: PreTrainedConfig) -> int:
         raise ConfigError(
             f"text_config ({text.model_type}) does not say its max_position_embeddings; add it to config.json"
         )
-    scaling = _rope(text)
-    kind, factor = scaling.get("rope_type", scaling.get("type", "default")), scaling.get("factor") or 1.0
+    scaling, kind = _rope(text), rope_kind_of(text)
+    factor = scaling.get("factor") or 1.0
     if kind in ("linear", "dynamic"):
         return int(positions * factor)
     if kind == "yarn" and "original_max_position_embeddings" in scaling:
@@ -50,16 +52,74 @@ def with_rope_factor(config: Config, factor: float) -> Config:
 
     Source: LLaVA-NeXT-Video blog, "linear scaling": positions are divided by the factor before the rotation.
     """
-    if not factor >= 1:
-        raise ConfigError(f"rope factor {factor} is below 1; it stretches the context, e.g. 2.0 or 2.5")
+    return with_rope(config, RopeScaling(factor=factor))
+
+
+def with_rope(config: Config, rope: RopeScaling) -> Config:
+    """A copy whose language model scales its positions so, in place of the scaling it had.
+
+    Raises:
+        ConfigError: The positions are scaled in another way already, which the weights are used to.
+    """
+    trained = trained_positions(config, rope)
     longer = copy.deepcopy(config)
     text = longer.get_text_config()
-    rope = _rope(text)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "linear"):
-        raise ConfigError(f"the positions are scaled by {kind} already; change its factor in text_config")
-    text.rope_parameters = rope | {"rope_type": "linear", "type": "linear", "factor": float(factor)}
+    scaled: dict[str, Any] = {"rope_type": rope.kind, "type": rope.kind, "factor": rope.factor}
+    if rope.kind == "yarn":
+        scaled["original_max_position_embeddings"] = trained
+        text.max_position_embeddings = int(trained * (rope.factor or 1.0))
+    text.rope_parameters = _rope(text) | scaled
     return longer
+
+
+def trained_positions(config: PreTrainedConfig, rope: RopeScaling) -> int:
+    """How many positions a scaling of that kind stretches: those that the language model was trained on.
+
+    Raises:
+        ConfigError: The positions are scaled in another way already, which the weights are used to.
+    """
+    text, kind = config.get_text_config(), rope_kind_of(config)
+    if kind not in ("default", "linear", rope.kind):
+        raise ConfigError(f"the positions are scaled by {kind} already; change its factor in text_config")
+    return int(_rope(text).get("original_max_position_embeddings") or text.max_position_embeddings)
+
+
+def rope_limit(config: PreTrainedConfig, rope: RopeScaling | None) -> int:
+    """Longest prompt plus answer, in tokens, under a scaling with its factor; None: the checkpoint's own."""
+    if rope is None:
+        return context_limit(config)
+    return int(trained_positions(config, rope) * (rope.factor or 1.0))
+
+
+def chosen_rope(config: PreTrainedConfig, wish: RopeScaling | None, tokens: int) -> RopeScaling | None:
+    """The scaling of a prompt and answer of so many tokens, with its factor; None: the checkpoint's own.
+
+    A wish without a factor gets the checkpoint's own scaling where that is enough, else the least factor in
+    halves: few different factors, so that pages can be shared.
+
+    >>> from transformers import LlamaConfig
+    >>> vicuna = LlamaConfig(max_position_embeddings=4096)
+    >>> chosen_rope(vicuna, RopeScaling(), 4096)
+    >>> chosen_rope(vicuna, RopeScaling(), 5608)
+    RopeScaling(kind='linear', factor=1.5)
+
+    Raises:
+        ConfigError: The positions are scaled in another way already.
+    """
+    if wish is None:
+        return None
+    kind, factor = rope_kind_of(config), rope_factor_of(config)
+    if wish.factor is None and kind != "dynamic" and tokens <= context_limit(config):
+        return None
+    trained = trained_positions(config, wish)
+    if wish.factor is None:
+        if kind == "dynamic" and tokens <= trained:
+            return None
+        wish = replace(wish, factor=max(1.0, math.ceil(2 * tokens / trained) / 2))
+    if kind == "default":
+        return None if wish.factor == 1 else wish
+    # A checkpoint's own dynamic scaling changes while an answer grows; ours does not.
+    return None if kind != "dynamic" and (kind, factor) == (wish.kind, wish.factor) else wish
 
 
 def refuse_too_long(tokens: int, config: PreTrainedConfig) -> None:
@@ -76,6 +136,12 @@ def refuse_too_long(tokens: int, config: PreTrainedConfig) -> None:
         f"{tokens} tokens needed, {limit} fit the context; use fewer frames, a shorter text, "
         f"or a larger rope factor (now {now:g}; {enough:g} would do)"
     )
+
+
+def rope_kind_of(config: PreTrainedConfig) -> str:
+    """How the config scales positions, in transformers' names; `default` if it does not."""
+    own = _rope(config.get_text_config())
+    return str(own.get("rope_type", own.get("type", "default")))
 
 
 def rope_factor_of(config: PreTrainedConfig) -> float:

@@ -19,6 +19,7 @@ RENAMES: dict[str, str] = {
     r"^multi_modal_projector\.": "model.multi_modal_projector.",
     r"^vision_resampler\.": "model.vision_resampler.",
     r"^image_newline$": "model.image_newline",
+    r"^faster_token$": "model.faster_token",
 }
 """Regular expressions that turn a key of any layout into layout D, tried in this order."""
 
@@ -28,6 +29,7 @@ _TO_HUB = (
     ("model.vision_tower.", "vision_tower.vision_model."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("model.image_newline", "image_newline"),
+    ("model.faster_token", "faster_token"),
 )
 
 

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from llava_next_video.errors import ConfigError, PromptError
 from llava_next_video.geometry import ImageLayout
 from llava_next_video.inputs import MediumKind
+from llava_next_video.long_video import ClipLayout
 from llava_next_video.model.configuration import adopted, check, check_selection
 from llava_next_video.model.connector import Pooler, Projector, lay_out_clips, pack_images, place
 from llava_next_video.model.context import refuse_long_prompt
@@ -48,6 +49,9 @@ class LlavaNextVideoModel(LlavaNextVideoPreTrainedModel):
             bias=config.multimodal_projector_bias,
         )
         self.image_newline = nn.Parameter(torch.empty(text.hidden_size))
+        self.register_parameter(
+            "faster_token", nn.Parameter(torch.empty(text.hidden_size)) if config.add_faster_video else None
+        )
         self.language_model = AutoModel.from_config(text)
         self.vision_resampler = Pooler(
             mode=config.spatial_pool_mode,
@@ -99,6 +103,8 @@ class LlavaNextVideoModel(LlavaNextVideoPreTrainedModel):
         vision_feature_layer: Layers | None = None,
         vision_feature_select_strategy: str | None = None,
         return_dict: bool | None = None,
+        *,
+        clip_layouts: Sequence[ClipLayout | None] | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Visual tokens of clips.
 
@@ -108,6 +114,7 @@ class LlavaNextVideoModel(LlavaNextVideoPreTrainedModel):
             vision_feature_layer: Another layer, or layers, than the config says.
             vision_feature_select_strategy: As in the config.
             return_dict: False gives a tuple.
+            clip_layouts: For each clip how it becomes tokens, where that is not as the config says.
 
         Returns:
             `pooler_output`: a list of tokens x width, one per clip; `last_hidden_state`: the vision features
@@ -116,12 +123,17 @@ class LlavaNextVideoModel(LlavaNextVideoPreTrainedModel):
         clips = clip_list(pixel_values_videos)
         frames = clips[0] if len(clips) == 1 else torch.cat(clips)
         features = self._vision_features(frames, vision_feature_layer, vision_feature_select_strategy)
+        wishes = [None] * len(clips) if clip_layouts is None else clip_layouts
+        layouts = [
+            self.config.video_layout(len(clip), wish) for clip, wish in zip(clips, wishes, strict=True)
+        ]
+        strides = [stride for layout in layouts for stride in layout.strides]
+        grid, project = self.config.patch_grid, self.multi_modal_projector
         if self.config.pool_before_projector:
-            visual = self.multi_modal_projector(self.vision_resampler(features, self.config.patch_grid))
+            rows = project(self.vision_resampler.rows(features, grid, strides))
         else:
-            visual = self.vision_resampler(self.multi_modal_projector(features), self.config.patch_grid)
-        layouts = [self.config.video_layout(len(clip)) for clip in clips]
-        tokens = lay_out_clips(visual, layouts, self.image_newline)
+            rows = self.vision_resampler.rows(project(features), grid, strides)
+        tokens = lay_out_clips(rows, layouts, self.image_newline, self.faster_token)
         return self._returned(BaseModelOutputWithPooling(features, tokens), return_dict)
 
     def image_layouts(self, image_sizes: Sizes) -> list[ImageLayout]:

@@ -33,9 +33,10 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        newline = getattr(module, "image_newline", None)
-        if isinstance(newline, nn.Parameter):
-            init.normal_(newline, mean=0.0, std=newline.shape[0] ** -0.5)
+        for name in ("image_newline", "faster_token"):
+            token = getattr(module, name, None)
+            if isinstance(token, nn.Parameter):
+                init.normal_(token, mean=0.0, std=token.shape[0] ** -0.5)
 
     @classmethod
     def from_pretrained(

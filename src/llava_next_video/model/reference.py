@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from transformers.generation import BaseStreamer
 
 from llava_next_video.inputs import ModelInputs, padded_batch
+from llava_next_video.long_video import ClipLayout, RopeScaling
+from llava_next_video.model.rope import rope_scaled
 
 
 class _Queue(BaseStreamer):
@@ -44,13 +47,18 @@ class _Left(StoppingCriteria):
 
 
 def answer_ids(
-    model: PreTrainedModel, inputs: ModelInputs, config: GenerationConfig, *, seed: int | None = None
+    model: PreTrainedModel,
+    inputs: ModelInputs,
+    config: GenerationConfig,
+    *,
+    seed: int | None = None,
+    rope: RopeScaling | None = None,
 ) -> Generator[int]:
     """The ids of one answer as `model.generate` chooses them, end token included.
 
     `generate` runs in a thread of its own; closing the iterator ends it after the token it is at. Errors of
     `generate` are raised here. With a `seed`, sampling is repeatable as long as nothing else draws from
-    torch's default generator meanwhile.
+    torch's default generator meanwhile. `rope` is how the positions are scaled; None: as the model does.
     """
     stream, left = _Queue(), _Left()
 
@@ -58,12 +66,13 @@ def answer_ids(
         try:
             if seed is not None:
                 torch.manual_seed(seed)
-            model.generate(
-                **_on(model, inputs, config),
-                generation_config=config,
-                streamer=stream,
-                stopping_criteria=StoppingCriteriaList([left]),
-            )
+            with rope_scaled(model, rope):
+                model.generate(
+                    **_on(model, inputs, config),
+                    generation_config=config,
+                    streamer=stream,
+                    stopping_criteria=StoppingCriteriaList([left]),
+                )
             stream.items.put(None)
         except BaseException as error:
             stream.items.put(error)
@@ -88,4 +97,16 @@ def _on(model: PreTrainedModel, inputs: ModelInputs, config: GenerationConfig) -
             batch[name] = [clip.to(model.device, model.dtype) for clip in value]
         else:
             batch[name] = value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
-    return batch
+    layouts = [medium.layout for medium in inputs.media if medium.kind == "video"]
+    return _encoded(model, batch, layouts) if any(layouts) else batch
+
+
+@torch.no_grad()
+def _encoded(model: Any, batch: dict[str, object], layouts: Sequence[ClipLayout | None]) -> dict[str, object]:
+    """The same with visual tokens in place of pixels, as `generate` lays out clips by the config alone."""
+    clips = batch.pop("pixel_values_videos")
+    seen = {"video": model.get_video_features(clips, return_dict=True, clip_layouts=layouts)}
+    if "pixel_values" in batch:
+        pictures, sizes = batch.pop("pixel_values"), batch.pop("image_sizes")
+        seen["image"] = model.get_image_features(pictures, sizes, return_dict=True)
+    return {**batch, "mm_encoder_outputs": seen}

@@ -11,6 +11,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from llava_next_video.errors import PromptError
 from llava_next_video.inputs import MediumKind, ModelInputs
+from llava_next_video.long_video import ClipLayout
 from llava_next_video.media import Clip, Picture
 from llava_next_video.processing.call import CallOptions
 from llava_next_video.processing.chat import Rendered
@@ -62,7 +63,7 @@ class Batching:
         return BatchFeature({**words, **pixels})
 
     def promised(
-        self, one: Rendered, media: Sequence[Clip | Picture]
+        self, one: Rendered, media: Sequence[Clip | Picture], layout: ClipLayout | None = None
     ) -> tuple[ModelInputs, tuple[bool, ...]]:
         """Ids with promises of pixels, and for each id whether the assistant said it.
 
@@ -74,5 +75,6 @@ class Batching:
             pictures=self.pictures.settings(),
             pinpoints=self.pictures.pinpoints,
             counting=self.counting,
+            layout=layout,
         )
         return promises.prepared(one, media, self.tokenizer, self.placeholders)

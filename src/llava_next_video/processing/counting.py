@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llava_next_video.errors import ConfigError
 from llava_next_video.geometry import NewlineMode, PoolMode, image_layout, video_layout
+from llava_next_video.long_video import ClipLayout, SlowFast
 from llava_next_video.processing.pictures import tile_side
 from llava_next_video.processing.settings import PixelSettings
 from llava_next_video.size import Size
@@ -20,20 +21,31 @@ class Counting:
     stride: int
     pooling: PoolMode
     newline: NewlineMode
+    tile_limit: int | None
+    slow_fast: SlowFast | None = None
+    frame_token: bool = False
 
     def picture(self, size: Size, settings: PixelSettings, pinpoints: Sequence[Size]) -> int:
         """Visual tokens of a picture of that many pixels."""
-        return image_layout(size, pinpoints, tile=tile_side(settings), patch=self._patch()).tokens
+        return image_layout(
+            size, pinpoints, tile=tile_side(settings), patch=self._patch(), tile_limit=self.tile_limit
+        ).tokens
 
-    def clip(self, frames: int, seen: Size) -> int:
-        """Visual tokens of a clip whose frames have that many pixels as the vision tower sees them."""
+    def clip(self, frames: int, seen: Size, wish: ClipLayout | None = None) -> int:
+        """Visual tokens of a clip whose frames have that many pixels as the vision tower sees them.
+
+        A wish comes before what the checkpoint does.
+        """
+        wish = wish or ClipLayout()
         return video_layout(
             frames,
             tile=seen,
             patch=self._patch(),
             stride=self.stride,
             mode=self.pooling,
-            newline=self.newline,
+            newline=wish.newline or self.newline,
+            slow_fast=wish.slow_fast or self.slow_fast,
+            frame_token=self.frame_token,
         ).tokens
 
     def _patch(self) -> int:

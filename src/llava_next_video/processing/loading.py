@@ -24,11 +24,16 @@ OWN = (
     "spatial_pool_stride",
     "spatial_pool_mode",
     "video_newline",
+    "image_tile_limit",
+    "add_faster_video",
+    "faster_token_stride",
 )
 USUAL: Mapping[str, object] = {
     "spatial_pool_stride": 2,
     "spatial_pool_mode": "average",
     "video_newline": "no_token",
+    "add_faster_video": False,
+    "faster_token_stride": 10,
 }
 """Settings that transformers' files do not know, and what they are unless said otherwise."""
 
@@ -141,5 +146,8 @@ def _of_config(config: Json) -> dict[str, object]:
         "spatial_pool_stride": config.get("spatial_pool_stride"),
         "spatial_pool_mode": config.get("spatial_pool_mode"),
         "video_newline": config.get("video_newline", config.get("video_newline_mode")),
+        "image_tile_limit": config.get("image_tile_limit"),
+        "add_faster_video": config.get("add_faster_video"),
+        "faster_token_stride": config.get("faster_token_stride"),
     }
     return {key: value for key, value in told.items() if value is not None}

@@ -12,6 +12,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from llava_next_video.errors import ConfigError
 from llava_next_video.geometry import NewlineMode, PoolMode
 from llava_next_video.inputs import ModelInputs
+from llava_next_video.long_video import ClipLayout, SlowFast
 from llava_next_video.media import Clip, Picture
 from llava_next_video.messages import Turn, read_messages
 from llava_next_video.processing.batch import Batching
@@ -39,6 +40,8 @@ class LlavaNextVideoProcessor:
         num_additional_image_tokens: Likewise.
         spatial_pool_stride: Of the pooling of frames, with `spatial_pool_mode`, as in the model's config.
         video_newline: Where newline tokens stand in clips, as in the model's config.
+        image_tile_limit: Tiles whose patches a picture keeps at most, as in the model's config.
+        add_faster_video: Whether clips are slow-fast, with `faster_token_stride`, as in the model's config.
     """
 
     text_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
@@ -58,6 +61,9 @@ class LlavaNextVideoProcessor:
         spatial_pool_stride: int = 2,
         spatial_pool_mode: PoolMode = "average",
         video_newline: NewlineMode = "no_token",
+        image_tile_limit: int | None = None,
+        add_faster_video: bool = False,
+        faster_token_stride: int = 10,
     ) -> None:
         if tokenizer is None:
             raise ConfigError("LlavaNextVideoProcessor needs a tokenizer; load a folder with from_pretrained")
@@ -71,6 +77,9 @@ class LlavaNextVideoProcessor:
         self.spatial_pool_stride = spatial_pool_stride
         self.spatial_pool_mode = spatial_pool_mode
         self.video_newline = video_newline
+        self.image_tile_limit = image_tile_limit
+        self.add_faster_video = add_faster_video
+        self.faster_token_stride = faster_token_stride
         self.image_token = getattr(tokenizer, "image_token", None) or image_token
         self.video_token = getattr(tokenizer, "video_token", None) or video_token
         self._placeholders = find_placeholders(
@@ -131,6 +140,9 @@ class LlavaNextVideoProcessor:
             stride=self.spatial_pool_stride,
             pooling=self.spatial_pool_mode,
             newline=self.video_newline,
+            tile_limit=self.image_tile_limit,
+            slow_fast=SlowFast(every=self.faster_token_stride) if self.add_faster_video else None,
+            frame_token=self.add_faster_video,
         )
 
     def __call__(
@@ -250,16 +262,24 @@ class LlavaNextVideoProcessor:
         return inputs if return_dict else inputs["input_ids"]
 
     def prepare(
-        self, turns: Sequence[Turn], media: Media, *, add_generation_prompt: bool = True
+        self,
+        turns: Sequence[Turn],
+        media: Media,
+        *,
+        add_generation_prompt: bool = True,
+        layout: ClipLayout | None = None,
     ) -> ModelInputs:
         """One conversation whose media were read, as ids with promises of pixels.
 
         `media` are in the order in which the turns name them. The pixels are made when `Medium.load` asks.
+        `layout` says how clips become tokens, where that is not as the checkpoint does.
 
         Raises:
             PromptError: Turns and media that do not agree.
         """
-        return self._prepared(turns, media, add_generation_prompt=add_generation_prompt, mark=False)[0]
+        return self._prepared(
+            turns, media, add_generation_prompt=add_generation_prompt, mark=False, layout=layout
+        )[0]
 
     def prepare_spoken(self, turns: Sequence[Turn], media: Media) -> tuple[ModelInputs, tuple[bool, ...]]:
         """Like `prepare` for a finished conversation, and for each id whether the assistant said it.
@@ -270,7 +290,13 @@ class LlavaNextVideoProcessor:
         return self._prepared(turns, media, add_generation_prompt=False, mark=True)
 
     def _prepared(
-        self, turns: Sequence[Turn], media: Media, *, add_generation_prompt: bool, mark: bool
+        self,
+        turns: Sequence[Turn],
+        media: Media,
+        *,
+        add_generation_prompt: bool,
+        mark: bool,
+        layout: ClipLayout | None = None,
     ) -> tuple[ModelInputs, tuple[bool, ...]]:
         one = render(
             pick_template(None, self.chat_template),
@@ -279,7 +305,7 @@ class LlavaNextVideoProcessor:
             mark_spoken=mark,
             variables=self.tokenizer.special_tokens_map,
         )
-        return self._batching.promised(one, media)
+        return self._batching.promised(one, media, layout)
 
     def decode(self, *args: object, **kwargs: object) -> str:
         """The tokenizer's `decode`."""

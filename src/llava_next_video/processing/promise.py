@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import UInt8
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from llava_next_video.inputs import Medium, MediumKind, ModelInputs
+from llava_next_video.long_video import ClipLayout
 from llava_next_video.media import Clip, Picture
 from llava_next_video.processing.call import CallOptions
 from llava_next_video.processing.chat import Rendered
@@ -51,6 +52,7 @@ class Promises:
     pictures: PixelSettings
     pinpoints: tuple[Size, ...]
     counting: Counting
+    layout: ClipLayout | None = None
 
     def prepared(
         self,
@@ -69,7 +71,7 @@ class Promises:
         refuse_miscounted([one], {"image": len(pictures), "video": len(clips)}, placeholders)
         tokens: dict[MediumKind, Iterator[int]] = {
             "image": (self.counting.picture(_size(one), self.pictures, self.pinpoints) for one in pictures),
-            "video": (self.counting.clip(len(clip.frames), self._seen(clip)) for clip in clips),
+            "video": (self.counting.clip(len(clip.frames), self._seen(clip), self.layout) for clip in clips),
         }
         prompt = encoded_text(one, tokens, tokenizer, placeholders, CallOptions(from_template=True))
         next_clip, next_picture = iter(clips), iter(pictures)
@@ -86,7 +88,8 @@ class Promises:
 
     def _clip(self, clip: Clip, span: Span) -> Medium:
         pixels = FramePixels(frames=torch.from_numpy(clip.frames), settings=self.clips)
-        return _promised(span, pixels, None, (clip.key, clip.indices, self.clips))
+        source = (clip.key, clip.indices, self.clips, self.layout)
+        return replace(_promised(span, pixels, None, source), layout=self.layout)
 
     def _picture(self, picture: Picture, span: Span) -> Medium:
         def pixels() -> Tensor:

@@ -1,7 +1,8 @@
 """Which parts of the network learn, and how fast.
 
-The parts are the vision tower, the projector (with a learned pooling), the newline token, and the language
-model (with its head). Adapters (LoRA) never touch the tower unless it is named.
+The parts are the vision tower, the projector (with a learned pooling), the newline token (with that at the
+end of slow-fast frames), and the language model (with its head). Adapters (LoRA) never touch the tower
+unless it is named.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ PART_OF: Mapping[str, Part] = {
     "multi_modal_projector": "projector",
     "vision_resampler": "projector",
     "image_newline": "newline",
+    "faster_token": "newline",
     "language_model": "language_model",
     "lm_head": "language_model",
 }

@@ -91,6 +91,7 @@ def test_attention_can_turn_queries_and_keys_on_their_way(dtype: torch.dtype) ->
             stage.attention.begin([stage.chunk(0, start, count)])
         turn(turned[:, :8], plain.attention.positions[:count], flat)
         wanted = plain.attention.attend(0, turned[:, :7], turned[:, 7:])
-        found = turning.attention.attend(0, heads[:, :7], heads[:, 7:], flat)
+        of_rows = flat[start : start + count]
+        found = turning.attention.attend(0, heads[:, :7], heads[:, 7:], of_rows)
         assert far(heads, turned) < TOLERANCE[dtype]
         assert far(found, wanted) < TOLERANCE[dtype]

@@ -58,7 +58,7 @@ def store(
     tables: Int32[Tensor, "tables pages"],
     *,
     queries: Float[Tensor, "tokens heads width"] | None = None,
-    turns: Float[Tensor, "context width"] | None = None,
+    turns: Float[Tensor, "tokens width"] | None = None,
 ) -> None:
     """Write keys and values of a step (their heads side by side) into the pages of their tokens.
 
@@ -70,7 +70,7 @@ def store(
         rows: The table of the step.
         tables: The page tables that it names.
         queries: What else to turn.
-        turns: Cosine and sine of each pair of features at each position, for interleaved heads.
+        turns: Cosine and sine of each pair of features in each row, for interleaved heads.
     """
     tokens, both, width = keys_values.shape
     heads = both // 2
@@ -137,7 +137,7 @@ def _store_kernel(
     x = tl.load(source + offset, mask=inside, other=0.0).to(tl.float32)
     if TURNED:
         if part != 1:
-            turn = tl.load(turns + position * WIDTH + feature, mask=feature < WIDTH, other=0.0)
+            turn = tl.load(turns + row * WIDTH + feature, mask=feature < WIDTH, other=0.0)
             cosine, sine = tl.split(tl.reshape(turn, (1, PADDED // 2, 2)))
             even, odd = tl.split(tl.reshape(x, (PADDED_HEADS, PADDED // 2, 2)))
             x = tl.reshape(

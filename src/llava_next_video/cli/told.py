@@ -1,0 +1,48 @@
+"""An answer as a record, and what a reader of it should know."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llava_next_video.assistant import Answer
+
+
+def notes(answer: Answer) -> list[str]:
+    """What a reader of the answer should know about the media: clips that break off."""
+    from llava_next_video.media import Clip
+
+    return [
+        f"{seen.name} breaks off after {seen.duration_s or 0:.1f} s of the {seen.claimed_s:.1f} s that its "
+        "container promises; the answer is about what is there"
+        for seen in answer.seen
+        if isinstance(seen, Clip) and seen.claimed_s is not None
+    ]
+
+
+def as_record(answer: Answer, question: str) -> dict[str, object]:
+    """An answer as one JSON object."""
+    from llava_next_video.media import Clip
+
+    return {
+        "question": question,
+        "answer": answer.text,
+        "finish_reason": answer.finish_reason,
+        "usage": dataclasses.asdict(answer.usage),
+        "media": [
+            {
+                "name": seen.name,
+                "kind": "video",
+                "sampling": dataclasses.asdict(seen.sampling),
+                "frame_times_s": [round(time_s, 3) for time_s in seen.times_s],
+                "frame_count": seen.frame_count,
+                "duration_s": seen.duration_s,
+                "claimed_s": seen.claimed_s,
+                "size": seen.size._asdict(),
+            }
+            if isinstance(seen, Clip)
+            else {"name": seen.name, "kind": "image", "size": seen.size._asdict()}
+            for seen in answer.seen
+        ],
+    }

@@ -19,7 +19,7 @@ from transformers import (
 
 from llava_next_video import VideoAssistant
 from llava_next_video.convert import Wishes, image_to_video
-from llava_next_video.errors import CheckpointError, ConfigError
+from llava_next_video.errors import CheckpointError, ConfigError, PromptError
 from llava_next_video.model import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 from llava_next_video.processing import LlavaNextVideoProcessor
 
@@ -80,13 +80,61 @@ def test_pictures_give_the_logits_of_the_image_checkpoint(tmp_path: Path) -> Non
 def test_a_clip_is_read_zero_shot(tmp_path: Path, square_clip: Path) -> None:
     image_to_video(image_checkpoint(tmp_path / "image", spare=8), tmp_path / "video", ADDED)
     answers = [
-        VideoAssistant.load(tmp_path / "video", reference=reference).ask(
+        VideoAssistant.load(tmp_path / "video", reference=reference, dtype="float32").ask(
             square_clip, "What?", frames=3, max_new_tokens=6
         )
         for reference in (False, True)
     ]
     assert answers[0].text == answers[1].text
     assert answers[0].usage.visual_tokens == 3 * 2 * 2  # 4 x 4 patches a frame, pooled by 2
+
+
+# As the published LLaVA-NeXT checkpoints for pictures have it: a loop over pictures, then one over words.
+PICTURES = """\
+{% for message in messages %}{{ message['role'].upper() + ': ' }}\
+{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}\
+{{ '<image>\\n' }}{% endfor %}\
+{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' ' }}\
+{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"""
+
+
+def test_an_image_checkpoint_is_loaded_as_it_is(tmp_path: Path, square_clip: Path) -> None:
+    folder = image_checkpoint(tmp_path / "image", spare=8, template=PICTURES)
+    image_to_video(folder, tmp_path / "video")
+    asked = {"question": "What happens?", "frames": 3, "max_new_tokens": 6}
+    direct, converted, reference = (
+        VideoAssistant.load(path, reference=reference, dtype="float32").ask([square_clip], **asked)
+        for path, reference in ((folder, False), (tmp_path / "video", False), (folder, True))
+    )
+    assert direct.text == converted.text == reference.text
+    assert direct.usage.visual_tokens == 3 * 2 * 2
+
+
+def test_the_loop_over_pictures_is_repeated_for_clips(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "image", spare=8, template=PICTURES)
+    content = [{"type": "image"}, {"type": "text", "text": "Same?"}, {"type": "video"}]
+    text = LlavaNextVideoProcessor.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    assert text == "USER: <image>\n<video>\nSame? ASSISTANT:"
+
+
+def test_an_image_checkpoint_without_a_spare_row_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "image", spare=0, template=PICTURES)
+    with pytest.raises(
+        ConfigError, match=r"rows and none for placeholder .*`llava-next-video convert image`"
+    ):
+        VideoAssistant.load(folder)
+
+
+def test_clips_without_an_id_are_told_and_pictures_work(tmp_path: Path) -> None:
+    folder = image_checkpoint(tmp_path / "image", spare=8)
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(folder)
+    embeddings = model.get_input_embeddings()(torch.tensor([[1, 2, 3]]))
+    with torch.inference_mode():
+        assert model(inputs_embeds=embeddings).logits.shape[:2] == (1, 3)
+        with pytest.raises(PromptError, match="0 <video> placeholders, but 1 video"):
+            model(torch.tensor([[1, 2]]), pixel_values_videos=torch.zeros(1, 2, 3, SIDE, SIDE))
 
 
 @pytest.mark.slow

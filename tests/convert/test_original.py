@@ -199,7 +199,7 @@ def test_the_engine_answers_from_a_converted_checkpoint_like_the_reference(
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 130, 3), np.uint8))
     asked = {"media": [square_clip, picture], "question": "What happens?"}
     answers = [
-        VideoAssistant.load(tmp_path / "hub", reference=reference)
+        VideoAssistant.load(tmp_path / "hub", reference=reference, dtype="float32")
         .ask(**asked, frames=3, max_new_tokens=8)
         .text
         for reference in (False, True)

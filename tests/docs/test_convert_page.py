@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.convert.conftest import write_original
 from tests.convert.hub import open_hub
-from tests.convert.test_image import image_checkpoint
+from tests.convert.test_image import PICTURES, image_checkpoint
 
 from llava_next_video.cli import run
 
@@ -27,7 +27,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, square_clip: Path) -> 
     """A folder with the clip and the checkpoints that the page names."""
     shutil.copy(square_clip, tmp_path / "clip.mp4")
     write_original(tmp_path / "my-release")
-    image_checkpoint(tmp_path / "my-pictures", spare=8)
+    image_checkpoint(tmp_path / "my-pictures", spare=8, template=PICTURES)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

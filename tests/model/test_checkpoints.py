@@ -235,7 +235,6 @@ def test_folders_that_hold_no_model_of_ours_are_refused(tmp_path, folder):
         ("[]", "not a JSON object"),
         ('{"model_type": "llava"}', "'llava'"),
         ('{"model_type": "llava", "mm_vision_tower": "x"}', "convert original"),
-        ('{"model_type": "llava_next"}', "convert image"),
     ):
         (folder / "config.json").write_text(text)
         with pytest.raises(CheckpointError, match=message):

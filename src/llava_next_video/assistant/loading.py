@@ -23,6 +23,7 @@ from llava_next_video.model import (
 )
 from llava_next_video.model.adapter import Adapter
 from llava_next_video.model.checkpoint import named_failures, refuse_folder
+from llava_next_video.model.configuration import UNTOLD
 from llava_next_video.model.precision import FLOATS, read_dtype
 from llava_next_video.processing import LlavaNextVideoProcessor
 
@@ -106,11 +107,23 @@ def agree_on_placeholders(config: LlavaNextVideoConfig, processor: LlavaNextVide
     """Give the config the tokenizer's placeholder ids, with one warning where the config had others.
 
     The processor writes the tokenizer's ids into prompts, so a config that disagrees would find no
-    placeholder (the 34B checkpoints were published that way).
+    placeholder (the 34B checkpoints were published that way). A checkpoint for pictures has no id for clips.
+
+    Raises:
+        ConfigError: the vocabulary has no row for a placeholder.
     """
     told = {"image": config.image_token_id, "video": config.video_token_id}
     true = {"image": processor.image_token_id, "video": processor.video_token_id}
+    rows = config.text_config.vocab_size
+    if max(true.values()) >= rows:
+        raise ConfigError(
+            f"the vocabulary has {rows} rows and none for placeholder {max(true.values())}; "
+            "`llava-next-video convert image` adds one"
+        )
     if told == true:
+        return
+    if config.video_token_id == UNTOLD:
+        config.video_token_id = true["video"]
         return
     warnings.warn(
         f"config.json has placeholder ids {told}, the tokenizer {true}; the tokenizer's are used",

@@ -25,6 +25,7 @@ from llava_next_video.convert.wishes import Wishes
 from llava_next_video.errors import CheckpointError
 from llava_next_video.model import LlavaNextVideoConfig, with_rope_factor
 from llava_next_video.model.layouts import in_memory, on_hub
+from llava_next_video.processing.chat import with_clips
 from llava_next_video.processing.folder import read_processor_files
 from llava_next_video.processing.loading import load_tokenizer
 
@@ -46,8 +47,8 @@ def image_to_video(
 
     The networks are the same; a clip is read as the frames of the April 2024 release are (pooled by 2 x 2,
     projected, without newlines). `<video>` gets a spare row of the vocabulary where there is one. The chat
-    template is that of the published video checkpoint of the same shape, whose language model is the same, or
-    the checkpoint's own if it knows clips.
+    template is the checkpoint's own, whose loop over pictures is repeated for clips, or else that of the
+    published video checkpoint of the same shape, whose language model is the same.
 
     Args:
         folder: What `save_pretrained` or the hub wrote.
@@ -75,9 +76,8 @@ def image_to_video(
     known = published_as(shape)
     words = with_placeholders(load_tokenizer(folder))
     own = read_processor_files(folder).chat_template
-    if wishes.template is None and isinstance(own, str) and "video" in own:
-        template = own
-    else:
+    template = with_clips(own) if isinstance(own, str) and wishes.template is None else None
+    if template is None:
         template = wishes.chat_template(known.template if known else None, f"{folder}, a {shape},")
     told = {name: value for name in _ADDED if (value := getattr(wishes, name)) is not None}
     config = LlavaNextVideoConfig(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from llava_next_video.convert.tensors import Weight
@@ -21,6 +20,7 @@ from llava_next_video.processing import (
     LlavaNextVideoImageProcessor,
     LlavaNextVideoProcessor,
 )
+from llava_next_video.processing.loading import add_placeholders
 
 VOCABULARY = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 """Weights with a row for each id, as the hub names them."""
@@ -32,12 +32,8 @@ _HALF = [0.5, 0.5, 0.5]
 
 
 def with_placeholders(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """The tokenizer with `<video>` and `<image>`, added in that order where they are missing, padding left.
-
-    Source: transformers, `convert_llava_next_video_weights_to_hf.py`.
-    """
-    for text in (VIDEO, IMAGE):
-        tokenizer.add_tokens([AddedToken(text, special=True, normalized=False)], special_tokens=True)
+    """The tokenizer with `<video>` and `<image>`, and padding on the left."""
+    add_placeholders(tokenizer)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from llava_next_video.errors import CheckpointError
 
 MODEL_TYPE = "llava_next_video"
+IMAGE_MODEL_TYPE = "llava_next"
+"""The same network, trained on pictures alone; it is loaded, too, and looks at clips zero-shot."""
 
 
 def refuse_folder(folder: Path) -> None:
@@ -36,12 +38,7 @@ def refuse_folder(folder: Path) -> None:
             f"{folder} is in the layout of the original release; make one of the hub's with "
             "`llava-next-video convert original`"
         )
-    if kind == "llava_next":
-        raise CheckpointError(
-            f"{folder} is a LLaVA-NeXT checkpoint for pictures; make one that sees clips of it with "
-            "`llava-next-video convert image`"
-        )
-    if kind != MODEL_TYPE:
+    if kind not in (MODEL_TYPE, IMAGE_MODEL_TYPE):
         raise CheckpointError(f"{config} says model_type {kind!r}; expected {MODEL_TYPE!r}")
     if any(folder.glob("*.safetensors")):
         return

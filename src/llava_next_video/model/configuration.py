@@ -3,6 +3,7 @@
 The class extends the one of transformers, so that config.json is read and written by both.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from llava_next_video.geometry import (
     video_layout,
 )
 from llava_next_video.long_video import ClipLayout, SlowFast
+from llava_next_video.model.checkpoint import IMAGE_MODEL_TYPE
 from llava_next_video.model.context import warn_of_stray_rope_keys
 from llava_next_video.size import Size
 
@@ -27,6 +29,9 @@ SelectStrategy = Literal["default", "full"]
 
 CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
 """Vision towers that can be used, and how many tokens each puts before its patches."""
+
+UNTOLD = -1
+"""The `video_token_index` of a LLaVA-NeXT checkpoint for pictures, until its processor gives an id."""
 
 
 class LlavaNextVideoConfig(HubConfig):
@@ -116,6 +121,16 @@ class LlavaNextVideoConfig(HubConfig):
             self.spatial_pool_out_channels = self.vision_config.hidden_size
         check(self)
         warn_of_stray_rope_keys(self.text_config)
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of a checkpoint by name; those of a LLaVA-NeXT checkpoint for pictures will do."""
+        values, others = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if values.get("model_type") == IMAGE_MODEL_TYPE:
+            values = {"video_token_index": UNTOLD} | values | {"model_type": cls.model_type}
+        return values, others
 
     @property
     def patch_grid(self) -> Size:

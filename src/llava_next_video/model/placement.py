@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from llava_next_video.errors import PromptError
 from llava_next_video.inputs import MediumKind
-from llava_next_video.model.configuration import LlavaNextVideoConfig
+from llava_next_video.model.configuration import UNTOLD, LlavaNextVideoConfig
 
 
 def refuse_mismatch(kind: MediumKind, in_rows: Sequence[int], media: Sequence[int]) -> None:
@@ -56,8 +56,10 @@ def placeholders(
         if input_ids is None:
             raise ValueError("give input_ids or inputs_embeds")
         return {kind: input_ids.eq(index) for kind, index in ids}
-    rows = {kind: table(torch.tensor(index, device=inputs_embeds.device)) for kind, index in ids}
-    return {kind: (inputs_embeds == row).all(dim=-1) for kind, row in rows.items()}
+    told = {kind: index for kind, index in ids if index != UNTOLD}
+    rows = {kind: table(torch.tensor(index, device=inputs_embeds.device)) for kind, index in told.items()}
+    nowhere = torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+    return {kind: (inputs_embeds == rows[kind]).all(dim=-1) if kind in rows else nowhere for kind, _ in ids}
 
 
 def to_left_padding(attention_mask: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"] | None:

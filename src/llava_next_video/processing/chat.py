@@ -17,6 +17,11 @@ from llava_next_video.messages import Image, Turn, Video, as_chat
 TemplateName = Literal["vicuna", "mistral", "chatml", "chatml_direct", "qwen", "plain"]
 TEMPLATE_NAMES: tuple[TemplateName, ...] = get_args(TemplateName)
 
+_PICTURES = re.compile(
+    r"\{%-?\s*for \w+ in [^%]*selectattr\(['\"]type['\"], ?['\"]equalto['\"], ?['\"]image['\"]\)\s*-?%\}"
+    r".*?\{%-?\s*endfor\s*-?%\}",
+    re.DOTALL,
+)
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -41,6 +46,21 @@ def chat_template(name: str) -> str:
     if name not in TEMPLATE_NAMES:
         raise PromptError(f"no chat template {name!r}; known: {', '.join(TEMPLATE_NAMES)}")
     return (resources.files(__package__) / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def with_clips(template: str) -> str | None:
+    """A template for pictures that writes clips, too: after its loop over pictures, the same over clips.
+
+    It stays as it is if it knows clips; None if it has no such loop.
+
+    >>> pictures = "{% for part in said | selectattr('type', 'equalto', 'image') %}<image>{% endfor %}"
+    >>> with_clips(pictures).count("<video>"), with_clips("{{ messages[0]['content'] }}")
+    (1, None)
+    """
+    if "<video>" in template:
+        return template
+    more, loops = _PICTURES.subn(lambda loop: loop[0] + loop[0].replace("image", "video"), template)
+    return more if loops else None
 
 
 def pick_template(wanted: str | None, own: str | Mapping[str, str] | None) -> str:

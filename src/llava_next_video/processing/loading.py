@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from llava_next_video.errors import CheckpointError, ConfigError
+from llava_next_video.processing.chat import with_clips
 from llava_next_video.processing.folder import Json, ProcessorFiles, read_processor_files
 from llava_next_video.processing.image import LlavaNextImageProcessor
 from llava_next_video.processing.video import LlavaNextVideoImageProcessor
@@ -76,11 +78,15 @@ def load_parts(name: str | os.PathLike[str], kwargs: Mapping[str, object]) -> di
             stacklevel=3,
         )
     options = {key: value for key, value in given.items() if key in TOKENIZER}
+    tokenizer, template = load_tokenizer(name, **hub, **options), files.chat_template
+    if files.config.get("model_type") == "llava_next":  # trained on pictures alone
+        add_placeholders(tokenizer)
+        template = with_clips(template) if isinstance(template, str) else None
     return {
         "video_processor": LlavaNextVideoImageProcessor.from_dict(files.video),
         "image_processor": LlavaNextImageProcessor.from_dict(image),
-        "tokenizer": load_tokenizer(name, **hub, **options),
-        "chat_template": files.chat_template,
+        "tokenizer": tokenizer,
+        "chat_template": template,
         **known,
         **told,
         **{key: value for key, value in given.items() if key not in TOKENIZER},
@@ -135,6 +141,15 @@ def load_tokenizer(name: str | os.PathLike[str], **options: object) -> PreTraine
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{os.fspath(name)}: its tokenizer cannot be loaded: {first}") from error
+
+
+def add_placeholders(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer `<video>` and `<image>` as tokens, in that order, where it has them not.
+
+    Source: transformers, `convert_llava_next_video_weights_to_hf.py`.
+    """
+    for text in ("<video>", "<image>"):
+        tokenizer.add_tokens([AddedToken(text, special=True, normalized=False)], special_tokens=True)
 
 
 def _of_config(config: Json) -> dict[str, object]:

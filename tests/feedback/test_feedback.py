@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.feedback.conftest import JudgeServer
+from tests.judging.judge_server import JudgeServer
 
 from llava_next_video.assistant import VideoAssistant
 from llava_next_video.cli import run

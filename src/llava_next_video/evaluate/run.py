@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_next_video.assistant import Answer, VideoAssistant
-from llava_next_video.errors import ConfigError, LlavaNextVideoError
+from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.evaluate.folder import Shard, alone, begin, read_log
 from llava_next_video.evaluate.items import Item
 from llava_next_video.evaluate.judges import Judge, described
@@ -53,10 +53,7 @@ def examine(
             missing, superfluous or will never answer.
     """
     shard = shard or Shard()
-    if work.protocol.rubrics and judge is None:
-        raise ConfigError(f"{work.benchmark.name} is marked by a judge; name one with --judge")
-    if judge is not None and not work.protocol.rubrics:
-        raise ConfigError(f"{work.benchmark.name} is marked by a parser; a judge would not be asked")
+    work.refuse_judge(judge)
     manifest = {
         **work.manifest,
         "model": model,

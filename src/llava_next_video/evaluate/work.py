@@ -12,6 +12,7 @@ from llava_next_video.evaluate import manifest as frozen
 from llava_next_video.evaluate.benchmark import SUBTITLES, Benchmark, Protocol
 from llava_next_video.evaluate.benchmarks import benchmark_named, protocol_named
 from llava_next_video.evaluate.items import Item, find_videos, read_table
+from llava_next_video.evaluate.judges import Judge
 from llava_next_video.evaluate.manifest import Manifest
 from llava_next_video.evaluate.parsers import PARSERS
 from llava_next_video.evaluate.subtitles import NONE, read_subtitles, spoken
@@ -50,6 +51,18 @@ class Work:
             assert self.protocol.prompt_with_subtitles is not None
             write = self.protocol.prompt_with_subtitles
         return tuple(write(item, question) for question in item.questions)
+
+    def refuse_judge(self, judge: Judge | None) -> None:
+        """Raise where a judge is missing, or would not be asked.
+
+        Raises:
+            ConfigError: One of the two.
+        """
+        if self.protocol.rubrics and judge is None:
+            name = self.benchmark.name
+            raise ConfigError(f"{name} is marked by a judge; give --judge URL --judge-model NAME, or world")
+        if judge is not None and not self.protocol.rubrics:
+            raise ConfigError(f"{self.benchmark.name} is marked by a parser; leave --judge out")
 
     def conversation(self, item: Item, prompt: str, limits: Limits) -> tuple[Turn, ...]:
         """The user's turn: the video, then the words."""

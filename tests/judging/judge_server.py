@@ -26,7 +26,8 @@ class JudgeServer:
                     served.released.wait(5)
                     return
                 status = told if isinstance(told, int) else 200
-                answer = {"choices": [{"message": {"role": "assistant", "content": told}}]}
+                message = {"role": "assistant", "content": told}
+                answer = {"model": body["model"], "choices": [{"message": message}]}
                 content = json.dumps(answer if status == 200 else {"error": {"message": "no"}}).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(content)))

@@ -39,9 +39,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """The columns of a row, read by name; what is missing or of another kind is named with its line."""
+    """The columns of a row, read by name; what is missing or of another kind is named with its line.
+
+    Attributes:
+        number: Which row of its file it is, from 1; several may stand in one line.
+    """
 
     row: Row
+    number: int
 
     @property
     def place(self) -> Place:
@@ -109,7 +114,8 @@ def read_table(path: Path) -> Iterator[Fields]:
         DataError: It cannot be read.
     """
     if path.suffix.lower() not in (".csv", ".tsv"):
-        yield from (Fields(row=row) for row in read_rows(path))
+        for number, row in enumerate(read_rows(path), start=1):
+            yield Fields(row=row, number=number)
         return
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -117,11 +123,11 @@ def read_table(path: Path) -> Iterator[Fields]:
         raise DataError(f"{path}: {error}; give a CSV file in UTF-8") from error
     mark = "\t" if path.suffix.lower() == ".tsv" or "\t" in text.partition("\n")[0] else ","
     table = csv.DictReader(io.StringIO(text), delimiter=mark)
-    for values in table:
+    for number, values in enumerate(table, start=1):
         place = Place(file=str(path), line=table.line_num)
         if None in values or None in values.values():
             raise DataError(f"{place}: not as many cells as the first line has names")
-        yield Fields(row=Row(values=dict(values), place=place))
+        yield Fields(row=Row(values=dict(values), place=place), number=number)
 
 
 def find_videos(items: Iterable[Item], folder: Path) -> tuple[dict[str, Path], list[str]]:

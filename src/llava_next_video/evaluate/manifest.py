@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import llava_next_video
@@ -74,8 +75,9 @@ def of_sampling(sampling: Sampling) -> Manifest:
     return {key: value for key, value in asdict(sampling).items() if value is not None}
 
 
+@cache
 def of_code() -> Manifest:
-    """This package, by version and content, and the libraries under it."""
+    """This package, by version and content, and the libraries under it; read once a process."""
     package = Path(llava_next_video.__file__).parent
     return {
         "llava-next-video": f"{llava_next_video.__version__}+{folder_hash(package, ('.py',))[:12]}",

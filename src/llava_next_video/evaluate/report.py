@@ -60,9 +60,8 @@ class Report:
         for row in self.rows:
             if (row.metric, row.group) == (metric, ALL):
                 return row.score
-        raise ConfigError(
-            f"no {metric}; measured: {', '.join(dict.fromkeys(row.metric for row in self.rows))}"
-        )
+        measured = ", ".join(dict.fromkeys(row.metric for row in self.rows))
+        raise ConfigError(f"no {metric} was measured, but {measured or 'nothing'}")
 
     @property
     def text(self) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Z_95 = 1.959964
+NUMBERS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +78,11 @@ def bootstrap(marks: Sequence[tuple[str, float]], *, seed: int = 0, resamples: i
     total, count = np.array(list(sums.values())), np.array([counts[video] for video in sums])
     dice = np.random.default_rng(seed)
     shares = np.full(len(total), 1 / len(total))
-    means = np.empty(resamples)
-    for number in range(resamples):
-        drawn = dice.multinomial(len(total), shares)
-        means[number] = (drawn @ total) / (drawn @ count)
-    low, high = np.percentile(means, (2.5, 97.5))
+    at_once = max(1, NUMBERS_AT_ONCE // len(total))
+    means = []
+    for start in range(0, resamples, at_once):
+        drawn = dice.multinomial(len(total), shares, size=min(at_once, resamples - start))
+        means.append((drawn @ total) / (drawn @ count))
+    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
     mean = sum(mark for _, mark in marks) / len(marks)
     return Mean(mean=mean, low=float(low), high=float(high), count=len(marks))

@@ -27,7 +27,7 @@ def read(row: Fields) -> Item:
         )
     task = Path(row.place.file).stem
     return Item(
-        id=f"{task}/{row.place.line}",
+        id=f"{task}/{row.number}",
         video=row.text("video"),
         questions=(row.text("question"),),
         options=options,

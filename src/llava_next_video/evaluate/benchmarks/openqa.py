@@ -97,7 +97,7 @@ MSVD = Benchmark(
 def read_tgif(row: Fields) -> Item:
     """One row of `Test_frameqa_question.csv`, whose cells are parted by tabs."""
     return Item(
-        id=row.text("vid_id") if "vid_id" in row else f"{row.text('gif_name')}/{row.place.line}",
+        id=row.text("vid_id") if "vid_id" in row else f"{row.text('gif_name')}/{row.number}",
         video=row.text("gif_name"),
         questions=(row.text("question"),),
         truth=row.text("answer"),

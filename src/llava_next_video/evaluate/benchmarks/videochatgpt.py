@@ -23,7 +23,7 @@ def read(row: Fields) -> Item:
     """One row of `generic_qa.json`, `temporal_qa.json` or the hub's tables."""
     video, question = row.text("video_name"), row.text("question", "Q")
     return Item(
-        id=row.text("question_id") if "question_id" in row else f"{video}/{row.place.line}",
+        id=row.text("question_id") if "question_id" in row else f"{video}/{row.number}",
         video=video,
         questions=(question,),
         truth=row.text("answer", "A"),
@@ -38,9 +38,7 @@ def read_pair(row: Fields) -> Item:
             f"{row.place}: holds one of its two questions; give consistency_qa.json, which has both in a row"
         )
     video = row.text("video_name")
-    return Item(
-        id=f"{video}/{row.place.line}", video=video, questions=questions, truth=row.text("answer", "A")
-    )
+    return Item(id=f"{video}/{row.number}", video=video, questions=questions, truth=row.text("answer", "A"))
 
 
 def _protocols(*rubrics: Rubric, script: str) -> tuple[Protocol, ...]:

@@ -44,9 +44,12 @@ def first_letter(answer: str, options: Sequence[str]) -> str:
     return found[0] if found else ""
 
 
-# What begins with "the" is there twice in the published list, and changes nothing.
+# Of each the first place counts: that of "the answer is" may be behind that of "answer is".
+_NOUNS = ("answer", "correct answer", "best answer", "correct option", "best option")
+_NOUNS += ("choice", "correct choice")
 _OPENINGS = (
-    *("answer is", "correct option is", "best option is", "choice is"),
+    *(f"{the}{noun} is" for noun in _NOUNS for the in ("", "the ")),
+    *("my answer is", "my choice is"),
     *("i choose", "i select", "i pick"),
     *("옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは"),
 )

@@ -85,11 +85,11 @@ _PAIRS = "video-based question-answer pairs"
 _WITH_TRUTH = "the predicted answer with the correct answer and determine "
 
 
-def _graded(name: str, level: str, example: str) -> str:
+def _graded(name: str, level: str, example: str, the: str = "the ") -> str:
     return (
         f"{_ASK}Provide your evaluation only as a {name} score where the {name} score is an integer value "
         f"between 0 and 5, with 5 indicating the highest level of {level}. Please generate the response in "
-        f"the form of a Python dictionary string with keys 'score', where its value is the {name} score in "
+        f"the form of a Python dictionary string with keys 'score', where its value is {the}{name} score in "
         f"INTEGER, not STRING.{_FORM.replace('{example}', example)}"
     )
 
@@ -165,7 +165,7 @@ CONTEXT = Rubric(
         + "- Provide your evaluation of the contextual understanding of the prediction compared to the "
         "answer.",
     ),
-    words=_graded("contextual understanding", "contextual understanding", _EXAMPLE_TWICE),
+    words=_graded("contextual understanding", "contextual understanding", _EXAMPLE_TWICE, the=""),
 )
 TEMPORAL = Rubric(
     name="temporal",

@@ -170,7 +170,7 @@ def test_unknown_names_are_refused_with_the_known_ones(written: Written, clips: 
         prepare("videomme", files, clips, protocol="mine")
     with pytest.raises(ConfigError, match="unknown parser 'mine'; known: first-letter, ranked-letter"):
         prepare("videomme", files, clips, parser="mine")
-    with pytest.raises(ConfigError, match="marked by a judge; parser 'first-letter' would be ignored"):
+    with pytest.raises(ConfigError, match="marked by a judge; the parser 'first-letter' would be ignored"):
         prepare("tgifqa", [written("tgifqa")], clips, parser="first-letter")
     with pytest.raises(ConfigError, match="nextqa with protocol letter has no subtitles"):
         prepare("nextqa", [written("nextqa")], clips, subtitles=clips)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,24 @@ def test_a_run_that_was_broken_off_asks_only_what_is_open(
     assert len(lines(log)) == 6
     whole = examine(choice, tmp_path / "whole", assistant=assistant, model=model)
     assert again == whole
+
+
+def test_the_same_answers_can_be_marked_by_another_parser(
+    choice: Work, assistant: VideoAssistant, model: Manifest, tmp_path: Path
+) -> None:
+    written = examine(choice, tmp_path, assistant=assistant, model=model)
+    log = tmp_path / "answers-1-of-1.jsonl"
+    log.write_text(re.sub(r'"answer": "([A-D])"', r'"answer": "It is not A but \1"', log.read_text()))
+    other = score([tmp_path], parser="first-letter")
+    assert other.overall().mean == 100 * sum(item.truth == "A" for item in choice.items) / len(choice.items)
+    assert score([tmp_path]).overall() == written.overall()
+    assert "parser: first-letter" in other.text
+    assert (
+        json.loads((tmp_path / "report.json").read_text())["manifest"]["protocol"]["parser"]
+        == "ranked-letter"
+    )
+    with pytest.raises(ConfigError, match="unknown parser 'mine'"):
+        score([tmp_path], parser="mine")
 
 
 def test_shards_share_the_work_by_video_and_their_union_is_the_whole(

@@ -139,11 +139,15 @@ def run(
 @evaluate.command(epilog="Example: `llava-next-video evaluate score scores`")
 def score(
     folders: Annotated[list[Path], typer.Argument(help="Outputs of `evaluate run`, all with one manifest.")],
+    parser: Annotated[
+        str | None,
+        typer.Option(help="Mark the same answers by this parser; writes nothing.", show_default="as run"),
+    ] = None,
 ) -> None:
     """Print the scores of a folder again, or of several together; no model is loaded."""
     from llava_next_video.evaluate import score as scored
 
-    typer.echo(scored(folders).text)
+    typer.echo(scored(folders, parser=parser).text)
 
 
 @evaluate.command(name="list", epilog="Example: `llava-next-video evaluate list`")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from llava_next_video.errors import ConfigError
 from llava_next_video.evaluate.items import LETTERS
 
 Parser = Callable[[str, Sequence[str]], str]
@@ -45,8 +46,15 @@ def first_letter(answer: str, options: Sequence[str]) -> str:
 
 
 # Of each the first place counts: that of "the answer is" may be behind that of "answer is".
-_NOUNS = ("answer", "correct answer", "best answer", "correct option", "best option")
-_NOUNS += ("choice", "correct choice")
+_NOUNS = (
+    "answer",
+    "correct answer",
+    "best answer",
+    "correct option",
+    "best option",
+    "choice",
+    "correct choice",
+)
 _OPENINGS = (
     *(f"{the}{noun} is" for noun in _NOUNS for the in ("", "the ")),
     *("my answer is", "my choice is"),
@@ -196,3 +204,15 @@ PARSERS: Mapping[str, Parser] = {
     "lone-letter": lone_letter,
     "any-letter": any_letter,
 }
+
+
+def refuse_parser(name: str, *, marked_by_judge: bool) -> None:
+    """Raise where a parser does not exist, or would not be asked.
+
+    Raises:
+        ConfigError: One of the two.
+    """
+    if marked_by_judge:
+        raise ConfigError(f"open answers are marked by a judge; the parser {name!r} would be ignored")
+    if name not in PARSERS:
+        raise ConfigError(f"unknown parser {name!r}; known: {', '.join(PARSERS)}")

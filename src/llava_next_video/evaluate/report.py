@@ -13,7 +13,7 @@ from llava_next_video.errors import ConfigError
 from llava_next_video.evaluate.folder import Line, put, read_log, read_manifest, read_questions
 from llava_next_video.evaluate.items import Item
 from llava_next_video.evaluate.manifest import Manifest, lines, refuse_change
-from llava_next_video.evaluate.parsers import PARSERS
+from llava_next_video.evaluate.parsers import PARSERS, refuse_parser
 from llava_next_video.evaluate.scores import Mean, bootstrap
 
 ITEMS, REPORT = "items.jsonl", "report.json"
@@ -95,16 +95,27 @@ class Report:
             yield f"{len(self.letterless):,} answers hold no letter for the parser; they count as wrong."
 
 
-def score(folders: Sequence[Path]) -> Report:
+def score(folders: Sequence[Path], *, parser: str | None = None) -> Report:
     """The scores of the answers in some folders, which must have one manifest; writes them into the first.
+
+    Args:
+        folders: Outputs of `examine`, whole or shards.
+        parser: Mark by this parser instead of the protocol's, to see what it makes of the same answers;
+            nothing is written then.
 
     Raises:
         DataError: A folder without an evaluation.
-        ConfigError: Folders whose manifests differ, or none of whose items is answered.
+        ConfigError: Folders whose manifests differ, or a parser that is unknown or would not be used.
     """
     manifest = read_manifest(folders[0])
     for folder in folders[1:]:
         refuse_change(manifest, read_manifest(folder), folder)
+    if parser is not None:
+        refuse_parser(parser, marked_by_judge=manifest["judge"] is not None)
+        manifest = {
+            **manifest,
+            "protocol": {**cast(Mapping[str, str], manifest["protocol"]), "parser": parser},
+        }
     answers = _latest(read_log(folders, "answers"), "part", "answer")
     verdicts = _latest(read_log(folders, "verdicts"), "rubric", "score")
     scored = [
@@ -120,8 +131,9 @@ def score(folders: Sequence[Path]) -> Report:
         undecided=tuple(one["id"] for one in scored if one["state"] == "undecided"),
         letterless=tuple(one["id"] for one in scored if one.get("letter") == ""),
     )
-    put(folders[0] / ITEMS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in scored))
-    put(folders[0] / REPORT, json.dumps(report.as_record(), indent=1, ensure_ascii=False) + "\n")
+    if parser is None:
+        put(folders[0] / ITEMS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in scored))
+        put(folders[0] / REPORT, json.dumps(report.as_record(), indent=1, ensure_ascii=False) + "\n")
     return report
 
 

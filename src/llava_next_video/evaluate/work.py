@@ -14,7 +14,7 @@ from llava_next_video.evaluate.benchmarks import benchmark_named, protocol_named
 from llava_next_video.evaluate.items import Item, find_videos, read_table
 from llava_next_video.evaluate.judges import Judge
 from llava_next_video.evaluate.manifest import Manifest
-from llava_next_video.evaluate.parsers import PARSERS
+from llava_next_video.evaluate.parsers import refuse_parser
 from llava_next_video.evaluate.subtitles import NONE, read_subtitles, spoken
 from llava_next_video.media import Limits, Sampling, read_clip
 from llava_next_video.messages import Turn, Video, user
@@ -141,10 +141,7 @@ def prepare(
     benchmark = benchmark_named(name)
     chosen = protocol_named(benchmark, protocol)
     if parser is not None:
-        if chosen.parser is None:
-            raise ConfigError(f"{name} is marked by a judge; parser {parser!r} would be ignored")
-        if parser not in PARSERS:
-            raise ConfigError(f"unknown parser {parser!r}; known: {', '.join(PARSERS)}")
+        refuse_parser(parser, marked_by_judge=chosen.parser is None)
         chosen = replace(chosen, parser=parser)
     if subtitles is not None and chosen.prompt_with_subtitles is None:
         raise ConfigError(f"{name} with protocol {chosen.name} has no subtitles; leave --subtitles out")

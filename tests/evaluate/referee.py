@@ -54,7 +54,27 @@ def ask_judge(url: str) -> None:
     described.get_eval_generic(*told, 64)
 
 
+def refusals() -> list[str]:
+    """What our plug-in says to what it does not honour."""
+    from llava_next_video.errors import LlavaNextVideoError
+    from llava_next_video.evaluate.lmms import LmmsModel, settings_of
+
+    said = []
+    for try_it in (
+        lambda: LmmsModel(num_frame="8"),
+        lambda: LmmsModel(batch_size="16"),
+        lambda: LmmsModel(sampler="middle"),
+        lambda: settings_of({"max_new_tokens": 16, "until": ["\n\n"], "num_beams": 5, "repetition": 1.1}),
+    ):
+        try:
+            try_it()
+        except LlavaNextVideoError as error:
+            said.append(str(error))
+    return said
+
+
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
-    Path(sys.argv[2]).write_text(json.dumps(letters(given["answers"])))
+    found = {**letters(given["answers"]), "refusals": refusals()}
+    Path(sys.argv[2]).write_text(json.dumps(found))
     ask_judge(given["judge"])

@@ -6,6 +6,8 @@ It runs in processes of its own, offline, from the folder that `make test-slow` 
 import json
 import os
 import random
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -37,6 +39,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
 ANSWERS = 3000
+REFUSED = (
+    "unknown model_args num_frame; known: pretrained, num_frames",
+    "leave --batch_size at 1: the engine takes as many requests at once as fit",
+    "sampling how='middle' was given; expected one of uniform",
+    "the task asks for repetition, num_beams, which the engine does not do",
+)
+"""What the plug-in says to arguments and settings that it does not honour."""
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +123,7 @@ def said() -> list[str]:
     return ["", " ", *OPTIONS, *OPTIONS.values(), *joined]
 
 
-def test_parsers_and_rubrics_are_those_of_lmms_eval(
+def test_parsers_and_rubrics_are_those_of_lmms_eval_and_the_plug_in_refuses_what_it_ignores(
     lmms_eval: Path, said: list[str], server: JudgeServer, tmp_path: Path
 ) -> None:
     server.reply = lambda prompt: "{'pred': 'yes', 'score': 4}"
@@ -122,12 +131,16 @@ def test_parsers_and_rubrics_are_those_of_lmms_eval(
     script = Path(__file__).with_name("referee.py")
     run(lmms_eval, tmp_path, script, tmp_path / "given.json", tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
+    refusals = found.pop("refusals")
     assert found.keys() == PARSERS.keys() - {"first-letter"}
     for name, letters in found.items():
         ours = [PARSERS[name](answer, list(OPTIONS.values())) for answer in said]
         wrong = [one for one in zip(said, letters, ours, strict=True) if one[1] != one[2]]
         assert wrong == [], f"{name}: {len(wrong)} differ"
         assert len(set(letters)) > 4
+    assert [
+        sentence for sentence, wanted in zip(refusals, REFUSED, strict=True) if wanted not in sentence
+    ] == []
     item = Item(id="", video="", questions=("What turns?",), truth="a star")
     pair = Item(id="", video="", questions=("What turns?", "Which turns?"), truth="a star")
     one, two = ["It is a ring."], ["It is a ring.", "A star."]
@@ -147,24 +160,28 @@ def home(toys: list[Toy], clips: Path, tmp_path_factory: pytest.TempPathFactory)
     return home
 
 
+PAGE = (ROOT / "docs" / "evaluate.md").read_text()
+
+
 def local_task(lmms_eval: Path, home: Path, toys: Sequence[Toy]) -> Path:
-    """Write a task that is lmms-eval's Video-MME but for its table; gives the table."""
+    """Write the task that docs/evaluate.md shows; gives its table."""
     table = write_set("videomme", toys, home)
-    shipped = lmms_eval / "lmms_eval" / "tasks" / "videomme" / "videomme.yaml"
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
     (home / "tasks").mkdir(exist_ok=True)
-    (home / "tasks" / "videomme_local.yaml").write_text(
-        f"include: {shipped}\ntask: videomme_local\ndataset_path: parquet\n"
-        f"dataset_kwargs:\n  data_files:\n    test: {table}\n"
-    )
+    task = shown.replace("include: ", f"include: {lmms_eval}/").replace("test.parquet", str(table))
+    (home / "tasks" / "videomme_local.yaml").write_text(task)
     return table
 
 
-def score_of(lmms_eval: Path, home: Path, name: str, model_args: str) -> tuple[float, list[str]]:
-    """The score and the answers that lmms-eval has of a model."""
-    out = home / f"scores-{name}"
-    command = ["-m", "lmms_eval", "--model", name, "--model_args", model_args, "--tasks", "videomme_local"]
-    command += ["--include_path", str(home / "tasks"), "--log_samples", "--output_path", str(out)]
-    run(lmms_eval, home, *command)
+def score_of(
+    lmms_eval: Path, home: Path, name: str, change: tuple[str, str] = ("", "")
+) -> tuple[float, list[str]]:
+    """The score and the answers that lmms-eval has of a model, by the command that docs/evaluate.md shows."""
+    joined = PAGE.replace("\\\n", " ")
+    (shown,) = (line for line in joined.splitlines() if f"python -m lmms_eval --model {name} " in line)
+    words = shlex.split(shown.replace(*change).partition(" python ")[2])
+    run(lmms_eval, home, *words)
+    out = home / words[-1]
     (results,) = out.rglob("*results.json")
     (samples,) = out.rglob("*samples*.jsonl")
     told = json.loads(results.read_text())["results"]["videomme_local"]["videomme_perception_score,none"]
@@ -193,7 +210,7 @@ def test_the_plug_in_gives_lmms_eval_our_answers_and_it_gives_our_score(
     tmp_path: Path,
 ) -> None:
     table = local_task(lmms_eval, home, toys)
-    theirs = score_of(lmms_eval, home, "llava_next_video", "num_frames=8")
+    theirs = score_of(lmms_eval, home, "llava_next_video")
     assert theirs == ours(table, clips, assistant, model, tmp_path)
 
 
@@ -209,8 +226,5 @@ def test_our_server_gives_lmms_eval_our_answers_and_it_gives_our_score(
     table = local_task(lmms_eval, home, toys)
     wanted = ours(table, clips, assistant, model, tmp_path)
     with serving(VideoAssistant.load(), folders=(home / "videomme", clips), model_name="toy") as running:
-        server = f"model_version=toy,base_url={running.url}/v1,api_key=none,pass_video_url=True"
-        theirs = score_of(
-            lmms_eval, home, "openai", f"{server},timeout=600,num_concurrent=2,max_frames_num=8"
-        )
+        theirs = score_of(lmms_eval, home, "openai", ("http://127.0.0.1:8000", running.url))
     assert theirs == wanted

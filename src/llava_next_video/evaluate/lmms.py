@@ -41,7 +41,7 @@ class LmmsModel(lmms):
         pretrained: str | None = None,
         *,
         num_frames: int | str = 8,
-        sampler: str = "uniform",
+        sampler: str | None = None,
         fps: float | str | None = None,
         rope_factor: float | str | None = None,
         batch_size: int | str = 1,
@@ -52,8 +52,8 @@ class LmmsModel(lmms):
         Args:
             pretrained: Checkpoint folder, or name on the hub; by default the package's own tiny one.
             num_frames: Frames of a clip; with `fps` the most that are taken.
-            sampler: `uniform`, `linspace`, or `fps`.
-            fps: Frames a second, for the sampler `fps`.
+            sampler: `uniform` (the default), `linspace`, or `fps` (the default with `fps`).
+            fps: Frames a second.
             rope_factor: Stretch the context that many times.
             batch_size: 1: the engine makes its own batches.
             loaded: `device`, `dtype`, `quantize`, `adapter`, as `VideoAssistant.load` has them.
@@ -73,7 +73,7 @@ class LmmsModel(lmms):
                 "several processes were launched; start one, or `evaluate run --shard` for more"
             )
         self.sampling = Sampling(
-            how=sampler,  # type: ignore[arg-type]  # refuses what it does not know
+            how=sampler or ("uniform" if fps is None else "fps"),  # type: ignore[arg-type]  # refuses others
             frames=int(num_frames),
             per_second=None if fps is None else float(fps),
         )
@@ -90,7 +90,7 @@ class LmmsModel(lmms):
         """
         by_settings: dict[tuple[tuple[str, Any], ...], list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
-            by_settings[tuple(sorted(_settings(request.args[2]).items()))].append(number)
+            by_settings[tuple(sorted(settings_of(request.args[2]).items()))].append(number)
         answers: dict[int, str] = {}
         for settings, numbers in by_settings.items():
             conversations = (self._conversation(requests[number]) for number in numbers)
@@ -122,7 +122,7 @@ class LmmsModel(lmms):
         return told
 
 
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a task in our words.
 
     Raises:

@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.evaluate.toy_sets import film_toys, write_set
+
+from llava_next_video.assistant import VideoAssistant
+from llava_next_video.evaluate import examine, prepare, score
+from llava_next_video.evaluate.manifest import Manifest
 
 pytestmark = pytest.mark.slow
 
@@ -44,10 +48,11 @@ def answered(out: Path) -> list[str]:
     return [json.loads(line)["id"] for line in lines]
 
 
-def test_after_a_kill_each_item_is_asked_once_and_the_score_is_that_of_a_quiet_run(
-    written: Callable[[str], Path], clips: Path, tmp_path: Path
+def test_after_a_kill_two_processes_ask_what_is_left_and_the_score_is_that_of_a_quiet_run(
+    assistant: VideoAssistant, model: Manifest, tmp_path: Path
 ) -> None:
-    table, killed = written("videomme"), tmp_path / "killed"
+    clips, killed = tmp_path / "clips", tmp_path / "killed"
+    table = write_set("videomme", film_toys(clips, clips=6), tmp_path)
     process = start(table, clips, killed)
     until = time.monotonic() + SOON_S
     while not answered(killed):
@@ -61,14 +66,9 @@ def test_after_a_kill_each_item_is_asked_once_and_the_score_is_that_of_a_quiet_r
     told = [process.communicate() for process in pair]
     assert [process.returncode for process in pair] == [0, 0], told
     ids = answered(killed)
-    assert len(ids) == len(set(ids)) == 6
+    assert len(ids) == len(set(ids)) == 12
     assert set(before) < set(ids)
-    quiet = start(table, clips, tmp_path / "quiet")
-    printed, _ = quiet.communicate()
-    again = subprocess.run(
-        [sys.executable, "-m", "llava_next_video.cli", "evaluate", "score", killed],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert again.stdout == printed
+    work = prepare("videomme", [table], clips, protocol="lmms-eval")
+    quiet = examine(work, tmp_path / "quiet", assistant=assistant, model=model)
+    assert score([killed]).rows == quiet.rows
+    assert quiet.overall().count == 12

@@ -21,7 +21,7 @@ def assistant() -> VideoAssistant:
 @pytest.fixture(scope="session")
 def model(assistant: VideoAssistant) -> Manifest:
     """What stands in manifests about it."""
-    return of_model(assistant, "tiny", default_checkpoint(), {})
+    return of_model(assistant, "tiny", default_checkpoint())
 
 
 @pytest.fixture(scope="session")

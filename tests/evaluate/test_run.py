@@ -13,6 +13,7 @@ from tests.evaluate.toy_sets import Toy, write_set
 from tests.judging.judge_server import JudgeServer
 
 from llava_next_video.assistant import VideoAssistant
+from llava_next_video.assistant.loading import default_checkpoint
 from llava_next_video.errors import ConfigError, DataError
 from llava_next_video.evaluate import (
     ServerJudge,
@@ -25,7 +26,7 @@ from llava_next_video.evaluate import (
     score,
 )
 from llava_next_video.evaluate.folder import alone
-from llava_next_video.evaluate.manifest import Manifest
+from llava_next_video.evaluate.manifest import Manifest, of_model
 from llava_next_video.judging import ChatServer
 from llava_next_video.media import Sampling
 
@@ -161,10 +162,21 @@ def test_a_changed_manifest_is_refused_with_what_changed(
         ConfigError, match=r"another manifest \(sampler\.frames: 8, now 4\); go on as it was begun"
     ):
         examine(other, tmp_path, assistant=assistant, model=model)
-    with pytest.raises(ConfigError, match=r"model\.dtype: null, now bfloat16; model\.sha256: .*, now 0000"):
-        examine(choice, tmp_path, assistant=assistant, model={**model, "sha256": "0000", "dtype": "bfloat16"})
+    other_weights = {**model, "sha256": "0000", "quantize": "int8"}
+    with pytest.raises(ConfigError, match=r"model\.quantize: none, now int8; model\.sha256: .*, now 0000"):
+        examine(choice, tmp_path, assistant=assistant, model=other_weights)
     with pytest.raises(DataError, match="no evaluation was begun there"):
         score([tmp_path / "nowhere"])
+
+
+def test_the_manifest_says_by_what_and_in_which_numbers_answers_are_computed(model: Manifest) -> None:
+    other = VideoAssistant.load(reference=True, dtype="float16", device="cpu")
+    told = of_model(other, "tiny", default_checkpoint(), rope_factor=2.0)
+    changed = {key: (model[key], told[key]) for key in model if model[key] != told[key]}
+    assert changed.keys() == {"network", "dtype", "rope_factor"}
+    assert changed["network"] == ("engine", "reference")
+    assert changed["dtype"][1] == "float16"
+    assert model["pool"] == {"spatial_pool_mode": "average", "spatial_pool_stride": 2}
 
 
 def test_a_video_that_cannot_be_read_is_listed_and_not_scored(

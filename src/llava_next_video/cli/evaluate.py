@@ -117,7 +117,6 @@ def run(
         skip_missing=skip_missing,
     )
     work.refuse_judge(marked_by)
-    loaded = {"device": device, "dtype": dtype, "quantize": quantize, "rope_factor": rope_factor}
     assistant = load_assistant(
         model, device=device, dtype=dtype, quantize=quantize, rope_factor=rope_factor, reference=reference
     )
@@ -127,7 +126,9 @@ def run(
             work,
             output,
             assistant=assistant,
-            model=of_model(assistant, model or "the tiny one of the package", folder, loaded),
+            model=of_model(
+                assistant, model or "the tiny one of the package", folder, rope_factor=rope_factor
+            ),
             judge=marked_by,
             shard=part,
             attempts=attempts,

@@ -56,7 +56,6 @@ class Benchmark:
         rows: Names of the columns, as `evaluate list` shows them.
         read: A row to its item.
         protocols: The first is used unless another is named.
-        subtitles: Whether there are subtitles to go with it.
     """
 
     name: str
@@ -64,7 +63,6 @@ class Benchmark:
     rows: str
     read: Callable[[Fields], Item]
     protocols: tuple[Protocol, ...]
-    subtitles: bool = False
 
 
 def lettered(options: Sequence[str], shape: str = "{}. {}") -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import llava_next_video
 from llava_next_video.assistant import VideoAssistant
+from llava_next_video.assistant.reference import Network, ReferenceNetwork
+from llava_next_video.engine import Engine
 from llava_next_video.errors import ConfigError
 from llava_next_video.media import Sampling
 
@@ -51,23 +53,40 @@ def of_files(paths: Sequence[Path]) -> list[Manifest]:
     return [{"name": path.name, "sha256": file_hash(path)} for path in paths]
 
 
-def of_model(assistant: VideoAssistant, name: str, folder: Path, loaded: Mapping[str, object]) -> Manifest:
-    """The checkpoint, how it was loaded, and how it pools the frames of a clip.
+def of_model(
+    assistant: VideoAssistant, name: str, folder: Path, *, rope_factor: float | None = None
+) -> Manifest:
+    """The checkpoint, how it is computed here, and how it pools the frames of a clip.
 
     Args:
         name: As the user gave it.
         folder: The checkpoint's files.
-        loaded: Settings of `VideoAssistant.load` that were given.
+        rope_factor: As it was loaded with, if with any.
     """
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     told = ("spatial_pool_mode", "spatial_pool_stride", "video_newline", "video_newline_mode")
     return {
         "name": Path(name).name if Path(name).is_dir() else name,
         "sha256": folder_hash(folder),
-        "network": type(assistant.network).__name__,
+        **_computed(assistant.network),
+        "rope_factor": rope_factor,
         "pool": {key: settings[key] for key in told if key in settings},
-        **{key: value for key, value in loaded.items() if value is not None},
     }
+
+
+def _computed(network: Network) -> Manifest:
+    """By what the answers are computed, and in which numbers; `auto` differs from machine to machine."""
+    match network:
+        case Engine():
+            numbers, quantize = network.decoder.embedding, network.settings.quantize
+            kind = "engine"
+        case ReferenceNetwork():
+            numbers, quantize = network.model.get_input_embeddings().weight, "none"
+            kind = "reference"
+        case _:
+            raise TypeError(f"a network of an unknown kind, {type(network).__name__}")
+    dtype = str(numbers.dtype).removeprefix("torch.")
+    return {"network": kind, "device": numbers.device.type, "dtype": dtype, "quantize": quantize}
 
 
 def of_sampling(sampling: Sampling) -> Manifest:

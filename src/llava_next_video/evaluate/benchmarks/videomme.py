@@ -86,5 +86,4 @@ BENCHMARK = Benchmark(
             subtitle_frames=768,
         ),
     ),
-    subtitles=True,
 )

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # torchvision's own library cannot be loaded beside a CPU build of torch, so it stays out of the environment;
-# only the parity tests borrow it from here.
+# only the parity tests borrow it from here. lmms-eval has older libraries, so it has a folder of its own.
 REFEREES := $(VENV)/referees
 
 .PHONY: demo test test-slow check format bench docs clean
@@ -14,8 +14,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(REFEREES)/.ready: $(READY)
-	$(BIN)/pip install --quiet --no-deps --target $(REFEREES) torchvision==0.28.0
+$(REFEREES)/.ready: $(READY) tests/evaluate/lmms-eval.txt
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(REFEREES) torchvision==0.28.0
+	$(BIN)/pip install --quiet --no-deps --upgrade --target $(REFEREES)/lmms-eval \
+		--requirement tests/evaluate/lmms-eval.txt
 	touch $@
 
 demo: $(READY)

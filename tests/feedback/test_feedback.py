@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.feedback.conftest import JudgeServer
+from tests.judging.judge_server import JudgeServer
 
 from llava_next_video.assistant import VideoAssistant
 from llava_next_video.cli import run
@@ -24,11 +24,11 @@ from llava_next_video.feedback import (
     prefer,
     read_questions,
 )
-from llava_next_video.feedback.judges import UndecidedError, truth_share
-from llava_next_video.feedback.ledger import Ledger
 from llava_next_video.feedback.pairing import choose
 from llava_next_video.feedback.questions import Asked
 from llava_next_video.feedback.rubric import VERSION, judge_prompt
+from llava_next_video.judging import ChatServer, Ledger, UndecidedError
+from llava_next_video.world import truth_share
 
 SAMPLED = Sampled(model="default", answers=3, temperature=2.0, top_p=1.0, max_new_tokens=8, frames=4)
 
@@ -49,7 +49,7 @@ def lines(path: Path) -> list[dict]:
 
 
 def endpoint(server: JudgeServer, **given: object) -> EndpointJudge:
-    return EndpointJudge(url=server.url, model="judge-1", at_once=2, **given)
+    return EndpointJudge(server=ChatServer(url=server.url, model="judge-1", **given), at_once=2)
 
 
 def test_questions_are_rows_or_conversations(world: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_judge_that_is_silent_times_out_and_one_that_refuses_stops_the_run(
     server.reply = lambda prompt: 401
     with pytest.raises(ConfigError, match="the judge answered 401 Unauthorized; see the address"):
         endpoint(server).judge(asked[0], "A star.")
-    gone = EndpointJudge(url="http://127.0.0.1:9", model="x")
+    gone = EndpointJudge(server=ChatServer(url="http://127.0.0.1:9", model="x"))
     with pytest.raises(UndecidedError, match="not reached"):
         gone.judge(asked[0], "A star.")
 

@@ -61,6 +61,16 @@ class Asking:
         Raises:
             LlavaNextVideoError: In the place of its answer.
         """
+        with closing(self.outcomes(prompts, options)) as outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, LlavaNextVideoError):
+                    raise outcome
+                yield outcome
+
+    def outcomes(
+        self, prompts: Iterable[Callable[[], Prompt]], options: SamplingOptions
+    ) -> Generator[Answer | LlavaNextVideoError]:
+        """The answers in the order of the prompts; an error in the place of its answer ends nothing else."""
         early: dict[int, Answer | LlavaNextVideoError] = {}
         wanted = 0
         with closing(self._events(prompts, options)) as events:
@@ -69,10 +79,7 @@ class Asking:
                     continue
                 early[place] = event
                 while wanted in early:
-                    answer = early.pop(wanted)
-                    if isinstance(answer, LlavaNextVideoError):
-                        raise answer
-                    yield answer
+                    yield early.pop(wanted)
                     wanted += 1
 
     def stream(self, prompt: Callable[[], Prompt], options: SamplingOptions) -> Generator[str | Answer]:

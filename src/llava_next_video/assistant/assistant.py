@@ -18,6 +18,7 @@ from llava_next_video.assistant.loading import default_checkpoint, load_network,
 from llava_next_video.assistant.options import options_from
 from llava_next_video.assistant.reading import Medium, Reader
 from llava_next_video.assistant.reference import Network
+from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.long_video import ClipLayout, RopeScaling, read_rope
 from llava_next_video.media import Limits, Sampling
 from llava_next_video.processing import LlavaNextVideoProcessor
@@ -162,6 +163,23 @@ class VideoAssistant:
         """
         reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
         return next(self._asking.answers([partial(reader.chatted, messages)], options_from(sampling)))
+
+    def chat_each(
+        self,
+        conversations: Iterable[object],
+        *,
+        frames: Sampling | int | None = None,
+        max_visual_tokens: int | None = None,
+        **sampling: object,
+    ) -> Iterator[Answer | LlavaNextVideoError]:
+        """The assistant's next turn in each of many conversations, in their order.
+
+        They are answered together, as `ask_many` does; an error stands in the place of its answer, and the
+        conversations after it go on.
+        """
+        reader = self._reader(frames, max_visual_tokens, None, None, False)
+        prompts = (partial(reader.chatted, messages) for messages in conversations)
+        return self._asking.outcomes(prompts, options_from(sampling))
 
     def stream(
         self,

@@ -3,14 +3,164 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llava_next_video.cli.ask import load_assistant
+from llava_next_video.cli.ask import choose_sampling, load_assistant
+from llava_next_video.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llava_next_video.evaluate import Judge
 
 evaluate = typer.Typer(help="Examine a model.", no_args_is_help=True)
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
+    ),
+]
+
+
+@evaluate.command(
+    epilog="Example: `llava-next-video evaluate run videomme test.parquet --videos data --output scores`"
+)
+def run(
+    benchmark: Annotated[str, typer.Argument(help="Its name; `evaluate list` shows them.")],
+    files: Annotated[list[Path], typer.Argument(help="Its tables: parquet, JSON, JSON lines, CSV or TSV.")],
+    videos: Annotated[Path, typer.Option(help="Folder that the names of videos are relative to.")],
+    output: Annotated[Path, typer.Option(help="Folder for answers and scores, or to go on with.")],
+    protocol: Annotated[
+        str | None, typer.Option(help="How to ask and to mark.", show_default="the benchmark's first")
+    ] = None,
+    parser: Annotated[
+        str | None, typer.Option(help="Another parser of letters.", show_default="the protocol's")
+    ] = None,
+    subtitles: Annotated[
+        Path | None, typer.Option(help="Folder of .srt files: ask with subtitles.", show_default="without")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Who marks open answers: the URL of a server with OpenAI's chat API (key in "
+            "OPENAI_API_KEY), or world (the toy world's truth).",
+            show_default="nobody",
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="With a URL: what the server calls its model.", show_default="none")
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a judge behind a URL may take.")] = 60.0,
+    attempts: Annotated[int, typer.Option(help="How often a judge without a grade is asked.")] = 3,
+    model: Model = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames to look at in each clip.", show_default="8; with --fps 64")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames to look at per second of clip.", show_default="off")
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="Which moments: uniform, linspace or fps.", show_default="uniform; fps with --fps"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
+    ] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: 8-bit weights and activations.", show_default="off")
+    ] = None,
+    rope_factor: Annotated[
+        float | None,
+        typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Answer with the reference network instead of the engine.")
+    ] = False,
+    shard: Annotated[
+        str, typer.Option(help="2/4: the second of four processes that share the work and the folder.")
+    ] = "1/1",
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many items.", show_default="all")
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out items whose video is missing, and say so.")
+    ] = False,
+) -> None:
+    """Answer a benchmark from local files; print scores with 95 % intervals, and their manifest.
+
+    A run that was interrupted goes on where it was, as long as everything that the answers depend on is the
+    same. The folder holds every item with its prompt, answer and mark in items.jsonl.
+    """
+    from llava_next_video.assistant.loading import checkpoint_folder, default_checkpoint
+    from llava_next_video.evaluate import Shard, examine, prepare
+    from llava_next_video.evaluate.manifest import of_model
+
+    if attempts < 1 or (limit is not None and limit < 1):
+        raise ConfigError(f"--attempts is {attempts} and --limit {limit}; expected at least 1")
+    part = Shard.parsed(shard)
+    marked_by = _judge(judge, judge_model, timeout)
+    work = prepare(
+        benchmark,
+        files,
+        videos,
+        protocol=protocol,
+        parser=parser,
+        subtitles=subtitles,
+        sampling=choose_sampling(sampler, frames, fps),
+        limit=limit,
+        skip_missing=skip_missing,
+    )
+    work.refuse_judge(marked_by)
+    assistant = load_assistant(
+        model, device=device, dtype=dtype, quantize=quantize, rope_factor=rope_factor, reference=reference
+    )
+    folder = default_checkpoint() if model is None else checkpoint_folder(model)
+    with _progress() as told:
+        report = examine(
+            work,
+            output,
+            assistant=assistant,
+            model=of_model(
+                assistant, model or "the tiny one of the package", folder, rope_factor=rope_factor
+            ),
+            judge=marked_by,
+            shard=part,
+            attempts=attempts,
+            told=told,
+        )
+    typer.echo(report.text)
+
+
+@evaluate.command(epilog="Example: `llava-next-video evaluate score scores`")
+def score(
+    folders: Annotated[list[Path], typer.Argument(help="Outputs of `evaluate run`, all with one manifest.")],
+    parser: Annotated[
+        str | None,
+        typer.Option(help="Mark the same answers by this parser; writes nothing.", show_default="as run"),
+    ] = None,
+) -> None:
+    """Print the scores of a folder again, or of several together; no model is loaded."""
+    from llava_next_video.evaluate import score as scored
+
+    typer.echo(scored(folders, parser=parser).text)
+
+
+@evaluate.command(name="list", epilog="Example: `llava-next-video evaluate list`")
+def show() -> None:
+    """Print the benchmarks with the columns of their tables, and the protocols with their sources."""
+    from llava_next_video.evaluate import BENCHMARKS
+
+    for benchmark in BENCHMARKS.values():
+        typer.echo(f"{benchmark.name}: {benchmark.rows}\n  {benchmark.source}")
+        for protocol in benchmark.protocols:
+            marks = protocol.parser or ", ".join(f"judge: {rubric.name}" for rubric in protocol.rubrics)
+            typer.echo(f"  --protocol {protocol.name} ({marks}): {protocol.source}")
 
 
 @evaluate.command(epilog="Example: `llava-next-video evaluate world --clips 200`")
@@ -19,35 +169,61 @@ def world(
     images: Annotated[int, typer.Option(help="Fresh pictures to draw and ask about.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the scenes; training uses others.")] = 990_000,
     frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
-        ),
-    ] = None,
+    model: Model = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the scores here (JSON).", show_default="nowhere")
     ] = None,
 ) -> None:
     """Ask everything about scenes of the toy world; print a table of exact matches with 95 % intervals."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn
-
     from llava_next_video.evaluate import examine_world
 
     assistant = load_assistant(model)
-    words = SpinnerColumn(), TextColumn("{task.completed} answers")
-    console = Console(stderr=True)
-    with Progress(*words, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("asking", total=None)
+    with _progress() as told:
         report = examine_world(
             assistant,
             clips=clips,
             pictures=images,
             seed=seed,
             frames=frames,
-            told=lambda done: progress.update(task, completed=done),
+            told=lambda done: told(done, None),
         )
     typer.echo(report.table())
     if out is not None:
         out.write_text(json.dumps(report.as_record(), indent=1) + "\n")
+
+
+def _judge(name: str | None, model: str | None, timeout_s: float) -> Judge | None:
+    """The judge that two options name together.
+
+    Raises:
+        ConfigError: They do not go together.
+    """
+    from llava_next_video.evaluate import ServerJudge, WorldJudge
+    from llava_next_video.judging import ChatServer
+
+    url = name if name is not None and "://" in name else None
+    if (url is None) != (model is None):
+        raise ConfigError("--judge-model goes with a judge's URL: give both, so that scores name their judge")
+    if name is None:
+        return None
+    if url is None:
+        if name != "world":
+            raise ConfigError(f"--judge is {name!r}; expected world, or the URL of a server")
+        return WorldJudge()
+    key = os.environ.get("OPENAI_API_KEY")
+    return ServerJudge(server=ChatServer(url=url, model=model or "", key=key, timeout_s=timeout_s))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int | None], None]]:
+    """Told how many answers there are, and of how many, it shows so on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    words = SpinnerColumn(), TextColumn("{task.completed} answers{task.fields[wanted]}")
+    console = Console(stderr=True)
+    with Progress(*words, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("asking", total=None, wanted="")
+        yield lambda done, total: progress.update(
+            task, completed=done, wanted="" if total is None else f" of {total}"
+        )

@@ -80,6 +80,7 @@ def prefer(
         read_questions,
     )
     from llava_next_video.feedback import prefer as run
+    from llava_next_video.judging import ChatServer
 
     for name, value, known in (
         ("--rule", rule, get_args(Rule)),
@@ -109,7 +110,9 @@ def prefer(
     judged_by: Judge = WorldJudge()
     if url is not None:
         key = os.environ.get("OPENAI_API_KEY")
-        judged_by = EndpointJudge(url=url, model=judge_model or "", key=key, timeout_s=timeout)
+        judged_by = EndpointJudge(
+            server=ChatServer(url=url, model=judge_model or "", key=key, timeout_s=timeout)
+        )
     elif judge == "self":
         assert assistant is not None
         judged_by = OwnJudge(assistant=assistant, model=name, frames=frames)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +9,8 @@ from llava_next_video.assistant import VideoAssistant
 from llava_next_video.errors import ConfigError
 from llava_next_video.feedback.questions import Asked, media_of
 from llava_next_video.feedback.rubric import HIGHEST, LOWEST, VERSION, judge_prompt, read_score
-from llava_next_video.world import read_facts
+from llava_next_video.judging import UndecidedError
+from llava_next_video.world import truth_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,14 +19,6 @@ class Verdict:
 
     score: float
     reply: str
-
-
-class UndecidedError(Exception):
-    """A judge that gave no score: what it said instead, or why it said nothing. It may be asked again."""
-
-    def __init__(self, reason: str, reply: str = "") -> None:
-        super().__init__(reason)
-        self.reply = reply
 
 
 @runtime_checkable
@@ -91,20 +83,6 @@ class WorldJudge:
         """5 for the whole truth and nothing else, 1 for nothing of it."""
         share = truth_share(answer, asked.truth or "")
         return Verdict(score=LOWEST + (HIGHEST - LOWEST) * share, reply="")
-
-
-def truth_share(answer: str, truth: str) -> float:
-    """Facts that are both true and said, of all that are true or said; without facts 1 if equal, else 0.
-
-    >>> truth_share("A red star grows and a blue ring bounces.", "A red star grows and a blue ring shrinks.")
-    0.3333333333333333
-    >>> truth_share("left", "left"), truth_share("right", "left")
-    (1.0, 0.0)
-    """
-    true, said = Counter(read_facts(truth)), Counter(read_facts(answer))
-    if not true:
-        return float(answer.strip() == truth.strip())
-    return (true & said).total() / (true | said).total()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from llava_next_video.errors import ConfigError
 from llava_next_video.feedback.judges import Judge
-from llava_next_video.feedback.ledger import Ledger
 from llava_next_video.feedback.questions import Asked
+from llava_next_video.judging import Ledger
 
 ANSWERS, VERDICTS = "answers.jsonl", "verdicts.jsonl"
 CHARACTERS_A_TOKEN = 4

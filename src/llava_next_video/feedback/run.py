@@ -6,8 +6,7 @@ twice, and `pairs.jsonl`, which is written anew from them at the end.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from llava_next_video.assistant import VideoAssistant
 from llava_next_video.data.files import Spelling, write_samples
 from llava_next_video.data.record import Preference
 from llava_next_video.errors import LlavaNextVideoError
-from llava_next_video.feedback.judges import Judge, UndecidedError
-from llava_next_video.feedback.ledger import Ledger
+from llava_next_video.feedback.judges import Judge
 from llava_next_video.feedback.pairing import Rule, choose
 from llava_next_video.feedback.plan import (
     ANSWERS,
@@ -28,7 +26,8 @@ from llava_next_video.feedback.plan import (
     scores_before,
     verdict_key,
 )
-from llava_next_video.feedback.questions import Asked, media_of
+from llava_next_video.feedback.questions import Asked
+from llava_next_video.judging import Ledger, UndecidedError, first_decision
 from llava_next_video.messages import Text, Turn
 
 PAIRS = "pairs.jsonl"
@@ -103,11 +102,21 @@ def prefer(
     said = said_before(answers)
     todo = [asked for asked in questions if sampled.key(asked) not in said]
     unanswered = 0
-    for asked, found in _answers(assistant, todo, sampled):
-        if isinstance(found, LlavaNextVideoError):
+    told = assistant.chat_each(
+        ([asked.turn] for asked in todo),
+        frames=sampled.frames,
+        n=sampled.answers,
+        temperature=sampled.temperature,
+        top_p=sampled.top_p,
+        max_new_tokens=sampled.max_new_tokens,
+        seed=sampled.seed,
+    )
+    for asked, answer in zip(todo, told, strict=True):
+        if isinstance(answer, LlavaNextVideoError):
             unanswered += 1
-            report(f"no answer to {asked.id}: {found}")
+            report(f"no answer to {asked.id}: {answer}")
             continue
+        found = [one.text.strip() for one in (answer, *answer.others)]
         row = {"key": sampled.key(asked), "id": asked.id, "question": asked.text, "sampled": asdict(sampled)}
         answers.add({**row, "answers": found})
         said[sampled.key(asked)] = found
@@ -154,30 +163,6 @@ def prefer(
     )
 
 
-def _answers(
-    assistant: VideoAssistant, todo: Sequence[Asked], sampled: Sampled
-) -> Iterator[tuple[Asked, list[str] | LlavaNextVideoError]]:
-    """The answers to each question, or why there are none; the questions after it go on."""
-    start = 0
-    while start < len(todo):
-        told = assistant.ask_many(
-            [(media_of(asked), asked.text) for asked in todo[start:]],
-            frames=sampled.frames,
-            n=sampled.answers,
-            temperature=sampled.temperature,
-            top_p=sampled.top_p,
-            max_new_tokens=sampled.max_new_tokens,
-            seed=sampled.seed,
-        )
-        try:
-            for answer in told:
-                yield todo[start], [one.text.strip() for one in (answer, *answer.others)]
-                start += 1
-        except LlavaNextVideoError as error:
-            yield todo[start], error
-            start += 1
-
-
 def _decide(
     judge: Judge,
     asked: Asked,
@@ -197,20 +182,20 @@ def _decide(
         "version": judge.version,
         "prompt": judge.prompt(asked, text),
     }
-    reason = ""
-    for attempt in range(attempts):
-        if attempt:
-            time.sleep(rest_s * 2 ** (attempt - 1))
-        try:
-            verdict = judge.judge(asked, text)
-        except UndecidedError as error:
-            reason = str(error)
-            verdicts.add({**row, "error": reason, "reply": error.reply})
-            continue
-        verdicts.add({**row, "score": verdict.score, "reply": verdict.reply})
-        return True
-    report(f"undecided on an answer to {asked.id} after {attempts} attempts: {reason}")
-    return False
+    reasons: list[str] = []
+
+    def undecided(error: UndecidedError) -> None:
+        reasons.append(str(error))
+        verdicts.add({**row, "error": str(error), "reply": error.reply})
+
+    verdict = first_decision(
+        lambda: judge.judge(asked, text), attempts=attempts, rest_s=rest_s, undecided=undecided
+    )
+    if verdict is None:
+        report(f"undecided on an answer to {asked.id} after {attempts} attempts: {reasons[-1]}")
+        return False
+    verdicts.add({**row, "score": verdict.score, "reply": verdict.reply})
+    return True
 
 
 def _preference(asked: Asked, chosen: str, rejected: str) -> Preference:

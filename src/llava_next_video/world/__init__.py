@@ -1,6 +1,6 @@
 """A toy world: shapes that move, and the truth about them."""
 
-from llava_next_video.world.captions import caption, facts, read_facts
+from llava_next_video.world.captions import caption, facts, read_facts, truth_share
 from llava_next_video.world.draw import draw, to_bytes
 from llava_next_video.world.imagine import random_detail, random_scene
 from llava_next_video.world.questions import Question, ask
@@ -24,6 +24,7 @@ __all__ = [
     "random_scene",
     "read_facts",
     "to_bytes",
+    "truth_share",
     "write_picture",
     "write_world",
 ]

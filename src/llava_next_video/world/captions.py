@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from llava_next_video.world.scene import COLOURS, HEADING, SHAPES, Scene, Thing
 
@@ -72,6 +73,20 @@ def read_facts(text: str) -> tuple[Fact, ...]:
         doing = _DOING.search(text[head.end() : end])
         found.append((head["colour"], head["shape"], doing[0] if doing else ""))
     return tuple(found)
+
+
+def truth_share(answer: str, truth: str) -> float:
+    """Facts that are both true and said, of all that are true or said; without facts 1 if equal, else 0.
+
+    >>> truth_share("A red star grows and a blue ring bounces.", "A red star grows and a blue ring shrinks.")
+    0.3333333333333333
+    >>> truth_share("left", "left"), truth_share("right", "left")
+    (1.0, 0.0)
+    """
+    true, said = Counter(read_facts(truth)), Counter(read_facts(answer))
+    if not true:
+        return float(answer.strip() == truth.strip())
+    return (true & said).total() / (true | said).total()
 
 
 def _article(thing: Thing) -> str:

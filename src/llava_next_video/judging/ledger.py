@@ -22,8 +22,7 @@ class Ledger:
         self.rows: list[dict[str, Any]] = []
         if not path.exists():
             return
-        whole = path.read_bytes()
-        whole = whole[: whole.rfind(b"\n") + 1]
+        whole = _whole(path)
         self.rows = [json.loads(line) for line in whole.splitlines()]
         if len(whole) < path.stat().st_size:
             os.truncate(path, len(whole))
@@ -36,3 +35,13 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
             self.rows.append(dict(row))
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file that somebody may be adding to; a last one that is cut short is left out."""
+    return [json.loads(line) for line in _whole(path).splitlines()]
+
+
+def _whole(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]

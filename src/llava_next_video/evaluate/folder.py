@@ -1,0 +1,159 @@
+"""The output folder: a manifest, the questions, and logs that only grow.
+
+manifest.json            everything the scores depend on; put once, and never changed
+questions.jsonl          the items with their prompts, put once
+answers-1-of-1.jsonl     an answer a line, on the disk before the next one; a file for each shard
+verdicts-1-of-1.jsonl    what judges said, likewise
+items.jsonl, report.json the scored items and the scores, written anew from these
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava_next_video.errors import ConfigError, DataError
+from llava_next_video.evaluate.items import Item
+from llava_next_video.evaluate.manifest import Manifest, refuse_change
+from llava_next_video.judging import whole_lines
+
+MANIFEST, QUESTIONS = "manifest.json", "questions.jsonl"
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Part `number` of `count`, from 1: every so-many-th video with all its items."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parsed(cls, text: str) -> Shard:
+        """A shard as it is written on the command line.
+
+        >>> Shard.parsed("2/4")
+        Shard(number=2, count=4)
+
+        Raises:
+            ConfigError: It is not written so, or not inside.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise ConfigError(f"shard {text!r}; expected for instance 2/4, the second of four")
+        return cls(number=int(found[1]), count=int(found[2]))
+
+    def of(self, items: Sequence[Item]) -> list[Item]:
+        """The items whose videos are ours."""
+        videos = list(dict.fromkeys(item.video for item in items))
+        ours = set(videos[self.number - 1 :: self.count])
+        return [item for item in items if item.video in ours]
+
+    def file(self, kind: str) -> str:
+        """The name of a log."""
+        return f"{kind}-{self.number}-of-{self.count}.jsonl"
+
+
+def begin(folder: Path, manifest: Manifest, questions: Iterable[tuple[Item, Sequence[str]]]) -> None:
+    """Make a folder ours, or go on in one that was begun with the same manifest.
+
+    Raises:
+        ConfigError: It was begun with another one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    put_once(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    refuse_change(read_manifest(folder), json.loads(json.dumps(manifest)), folder)
+    put_once(
+        folder / QUESTIONS, "".join(_line({**asdict(item), "prompts": said}) for item, said in questions)
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder.
+
+    Raises:
+        DataError: It has none.
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder}: no evaluation was begun there (no {MANIFEST}); name its output"
+        ) from error
+
+
+def read_questions(folder: Path) -> list[tuple[Item, tuple[str, ...]]]:
+    """The items of a folder with their prompts."""
+    found = []
+    for line in whole_lines(folder / QUESTIONS):
+        prompts = tuple(line.pop("prompts"))
+        line |= {key: tuple(line[key]) for key in ("questions", "options")}
+        found.append((Item(**line), prompts))
+    return found
+
+
+def read_log(folders: Iterable[Path], kind: str) -> list[Line]:
+    """The lines of all shards of some folders."""
+    return [
+        line
+        for folder in folders
+        for path in sorted(folder.glob(f"{kind}-*-of-*.jsonl"))
+        for line in whole_lines(path)
+    ]
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """While this lasts, no other process works on that log; the system forgets it with the process.
+
+    Raises:
+        ConfigError: Another one does.
+    """
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{path}: another process writes it; wait for it, or share the work with --shard 1/2 and 2/2"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def put_once(path: Path, text: str) -> None:
+    """Write a file whole, where there is none; of several who try, one does."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        _write(draft, text)
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file whole, over an older one."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    _write(draft, text)
+    draft.replace(path)
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _line(values: object) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"

@@ -1,0 +1,10 @@
+"""What judges stand on: a chat server, attempts, safe lines.
+
+Knows nothing about videos, questions or rubrics; those belong to who asks (`feedback`, `evaluate`).
+"""
+
+from llava_next_video.judging.attempts import UndecidedError, first_decision
+from llava_next_video.judging.ledger import Ledger, whole_lines
+from llava_next_video.judging.server import ChatServer
+
+__all__ = ["ChatServer", "Ledger", "UndecidedError", "first_decision", "whole_lines"]

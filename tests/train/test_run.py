@@ -238,30 +238,6 @@ def test_qlora_quantises_the_language_model_and_nothing_else(recipe: Path, check
     assert any(key.endswith("lora_B.weight") and bool(adapter[key].any()) for key in adapter)
 
 
-PROCESSES = """
-import sys
-from llava_next_video.train.run import run_training
-run_training(sys.argv[1], "sft", ["learning.steps=3", "learning.batch=2", f'output="{sys.argv[2]}"'])
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(recipe: Path, tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(PROCESSES)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    subprocess.run(
-        [*launch, str(script), str(recipe), str(tmp_path / "two")], check=True, capture_output=True
-    )
-    one = run_training(recipe, "sft", ["learning.steps=3"])
-    ours, theirs = weights(one), load_file(tmp_path / "two" / "final" / "model.safetensors")
-    assert all((ours[key] - theirs[key]).abs().max() < 1e-4 for key in ours)
-    assert sorted(path.name for path in (tmp_path / "two").glob("*checkpoint*")) == [
-        "checkpoint-2",
-        "checkpoint-3",
-    ]
-
-
 @pytest.mark.slow
 def test_other_settings_are_not_mixed_into_a_run_under_way(recipe: Path, tmp_path: Path, media: Path) -> None:
     (tmp_path / "samples.json").write_text((media / "samples.json").read_text())

@@ -63,7 +63,8 @@ class VideoAssistant:
             device: A torch device; by default the first GPU, else the CPU. The engine runs on a CPU; anywhere
                 else the reference network answers.
             dtype: `float32`, `bfloat16`, `float16`; by default what the device computes fastest.
-            quantize: `int8` for 8-bit weights and activations in the engine.
+            quantize: `int8` for 8-bit weights and activations in the engine; `bnb-8bit` or `bnb-4bit` for a
+                language model quantised by bitsandbytes, with which the reference network answers.
             rope_factor: Stretch the context that many times (linear rope scaling), so that longer clips fit
                 a model that was trained on shorter ones; by default what the checkpoint says.
             reference: Answer with the reference network's `generate` instead of the engine.

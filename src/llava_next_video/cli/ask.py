@@ -68,7 +68,11 @@ def ask(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(help="int8: 8-bit weights and activations in the engine.", show_default="off"),
+        typer.Option(
+            help="int8: 8-bit weights and activations in the engine. bnb-8bit, bnb-4bit: the reference "
+            "network with a language model quantised by bitsandbytes; a table says what was.",
+            show_default="off",
+        ),
     ] = None,
     max_visual_tokens: Annotated[
         int | None,
@@ -244,8 +248,10 @@ def load_assistant(
         typer.echo(f"loading {model}", err=True)
     quiet()
     from llava_next_video.assistant import VideoAssistant
+    from llava_next_video.assistant.reference import ReferenceNetwork
+    from llava_next_video.model.quantised import is_quantised, quantised_table, quantised_text
 
-    return VideoAssistant.load(
+    assistant = VideoAssistant.load(
         model,
         device=device,
         dtype=dtype,
@@ -254,6 +260,10 @@ def load_assistant(
         reference=reference,
         kv_bytes=kv_bytes,
     )
+    network = assistant.network
+    if isinstance(network, ReferenceNetwork) and is_quantised(network.model):
+        typer.echo(quantised_text(quantised_table(network.model)), err=True)
+    return assistant
 
 
 def quiet() -> None:

@@ -5,10 +5,10 @@
     python benchmarks/quantisation.py --device cuda --mid none             # on a GPU
 
 Quality: the toy world's examination, asked of the small checkpoint of the package through the reference
-network, batches of questions about one clip, greedy, right to the letter; beside it the share of answers that
+network in batches, greedy, right to the letter; beside it the share of answers that
 are those of float32. Speed and memory: a random checkpoint of the `mid` preset (made once in --mid), one
-prompt with 8 frames of 336 pixels (1,152 visual tokens) and 32 new tokens. Each way of loading has a process of
-its own.
+prompt with 8 frames of 336 pixels (1,152 visual tokens) and 32 new tokens. Each way of loading has a process
+of its own.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from llava_next_video.world.write import clip_scene
 from record import record
 
 LONGEST, NEW_TOKENS, FRAMES, SIDE = 80, 32, 8, 336
+TOGETHER = 4  # clips whose questions are asked in one batch
 Loader = Callable[[], dict[str, Any]]
 
 
@@ -126,7 +127,7 @@ def examination(folder: Path, clips: int, seed: int) -> Iterator[dict[str, Any]]
 
 
 def answers(model: Any, processor: Any, exam: list[dict[str, Any]]) -> list[str]:
-    """What the model says to each question; those about one clip are asked together."""
+    """What the model says to each question; those about a few clips are asked together."""
     config, tokenizer = model.config, processor.tokenizer
     never = {config.image_token_id, config.video_token_id}
     never.update(range(len(tokenizer), config.get_text_config().vocab_size))
@@ -139,7 +140,7 @@ def answers(model: Any, processor: Any, exam: list[dict[str, Any]]) -> list[str]
         pad_token_id=pad,
     )
     said: list[str] = []
-    for _, group in groupby(exam, key=lambda one: one["clip"]):
+    for _, group in groupby(exam, key=lambda one: one["clip"] // TOGETHER):
         together = list(group)
         longest = max(len(one["ids"]) for one in together)
         ids = torch.full((len(together), longest), pad)

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from llava_next_video.assistant import VideoAssistant
-from llava_next_video.assistant.loading import checkpoint_folder
 from llava_next_video.assistant.reference import ReferenceNetwork
 from llava_next_video.errors import CheckpointError, ConfigError
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
+from llava_next_video.model.checkpoint import checkpoint_folder
 from llava_next_video.model.quantised import quantised_table
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from llava_next_video.errors import CapacityError, CheckpointError, ConfigError, DataError
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
 from llava_next_video.processing import LlavaNextVideoProcessor
+from llava_next_video.train.merging import merge_adapter
 from llava_next_video.train.recipe import read_recipe
 from llava_next_video.train.run import Trained, load_model, run_training
 
@@ -236,6 +237,8 @@ def test_qlora_quantises_the_language_model_and_nothing_else(recipe: Path, check
     adapter = load_file(trained.folder / "adapter_model.safetensors")
     assert not any("vision_tower" in key for key in adapter)
     assert any(key.endswith("lora_B.weight") and bool(adapter[key].any()) for key in adapter)
+    merged = merge_adapter(trained.folder, trained.folder.with_name("merged"))
+    assert changed(merged, checkpoint) == {"language_model", "multi_modal_projector"}
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from huggingface_hub import snapshot_download
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.checkpoint_name import folder_named
@@ -23,7 +22,7 @@ from llava_next_video.model import (
     with_rope_factor,
 )
 from llava_next_video.model.adapter import Adapter
-from llava_next_video.model.checkpoint import named_failures, refuse_folder
+from llava_next_video.model.checkpoint import checkpoint_folder, refuse_folder
 from llava_next_video.model.precision import FLOATS, read_dtype
 from llava_next_video.model.quantised import bitsandbytes_config
 from llava_next_video.processing import LlavaNextVideoProcessor
@@ -107,19 +106,6 @@ def load_network(
     pad = processor.tokenizer.pad_token_id
     placed = model.eval() if few_bits else model.eval().to(place)
     return ReferenceNetwork(model=placed, tokens=tokens, pad_token_id=pad or 0)
-
-
-def checkpoint_folder(name: str | PathLike[str]) -> Path:
-    """The folder of a checkpoint; one of the hub is fetched, or found where it was fetched to before.
-
-    Raises:
-        CheckpointError: The hub cannot be reached or does not have it.
-    """
-    folder = folder_named(name)
-    if folder is not None:
-        return folder
-    with named_failures(str(name)):
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
 
 
 def agree_on_placeholders(config: LlavaNextVideoConfig, processor: LlavaNextVideoProcessor) -> None:

@@ -30,6 +30,7 @@ from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.train.dealing import Dealt, DealtCollator
 from llava_next_video.train.journal import Journal
 from llava_next_video.train.lesson import Lesson
+from llava_next_video.train.merging import write_base
 from llava_next_video.train.optimizers import MasterOptimizer
 from llava_next_video.train.parts import parameter_groups
 from llava_next_video.train.recipe import Recipe
@@ -96,6 +97,8 @@ class Loop(Trainer):
             self.save_model(str(partial), _internal_call=True)
             # A pickle with paths of this machine: of use in checkpoints, not in what people hand on.
             (partial / "training_args.bin").unlink(missing_ok=True)
+            if self.recipe.lora.rank and self.is_world_process_zero():
+                write_base(partial, self.recipe.model)
 
         write_whole(
             folder,

@@ -11,11 +11,6 @@ from safetensors.torch import load_file
 from llava_next_video.train.recipe import Stage
 from llava_next_video.train.run import run_training
 
-RUN = """
-import sys
-from llava_next_video.train.run import run_training
-run_training(*sys.argv[1:3], sys.argv[3:])
-"""
 RECIPE = """
 model = "{checkpoint}"
 output = "out"
@@ -35,9 +30,9 @@ log_every = 1
 
 def run_on_two(recipe: Path, stage: Stage, *settings: str) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    script = recipe.with_name("run.py")
-    script.write_text(RUN)
-    subprocess.run([*launch, str(script), str(recipe), stage, *settings], check=True, capture_output=True)
+    command = ["-m", "llava_next_video.cli", "train", stage, str(recipe)]
+    changes = [word for setting in settings for word in ("--set", setting)]
+    subprocess.run([*launch, *command, *changes], check=True, capture_output=True)
 
 
 def told(folder: Path, *figures: str) -> list[list[float]]:

@@ -198,6 +198,20 @@ def test_flash_attention_that_cannot_be_used_is_one_sentence(tiny_checkpoint: Pa
     assert str(it.value).endswith("install flash-attn for a CUDA device, or leave the argument out (sdpa)")
 
 
+def test_a_quantised_folder_that_cannot_be_loaded_here_is_one_sentence(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    for path in tiny_checkpoint.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    told = config | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="is quantised, and cannot be loaded here: ") as it:
+        load(tmp_path)
+    assert "\n" not in str(it.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("device", DEVICES)

@@ -77,11 +77,11 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
         quantised = quantisation(name, kwargs)
         with ExitStack() as told:
             told.enter_context(named_failures(name))
+            if quantised is not None:
+                told.enter_context(named_refusals(name, quantised))
             told.enter_context(named_attention(kwargs.get("attn_implementation")))
             told.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", _NEWLINE_PLACED, UserWarning)
-            if quantised is not None:
-                told.enter_context(named_refusals(name, quantised))
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path,
                 *args,

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 from transformers.quantizers import AutoQuantizationConfig
 
-from llava_next_video.errors import ConfigError, MissingExtraError
-from llava_next_video.model.checkpoint import named_failures
+from llava_next_video.errors import ConfigError, LlavaNextVideoError, MissingExtraError
 from llava_next_video.model.configuration import LlavaNextVideoConfig
 from llava_next_video.model.layouts import in_memory
 
@@ -50,13 +49,9 @@ def quantisation(name: str, settings: dict[str, Any]) -> Any:
         ConfigError: It is none of transformers' quantisation configs, or cannot be done here.
         MissingExtraError: The package behind it is not installed.
     """
-    config = settings.get("config")
-    if not isinstance(config, LlavaNextVideoConfig):
-        where = {key: settings[key] for key in _WHERE if settings.get(key) is not None}
-        with named_failures(name):
-            config = LlavaNextVideoConfig.from_pretrained(name, **where)
+    config = _config_of(name, settings)
     stored, given = getattr(config, "quantization_config", None), settings.get("quantization_config")
-    if stored is not None:
+    if stored is not None and config is not None:
         refuse_missing(stored)
         listed = stored.get(_SPARED[0]) if isinstance(stored, dict) else None
         if listed and (names := [current_name(module) for module in listed]) != listed:
@@ -65,10 +60,23 @@ def quantisation(name: str, settings: dict[str, Any]) -> Any:
         return stored
     if given is None:
         return None
-    tied = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
-    settings["quantization_config"] = sparing(given, tied=tied)
-    try_out(settings["quantization_config"], *_target(settings, config))
+    tied = config is None or config.tie_word_embeddings or config.text_config.tie_word_embeddings
+    settings["quantization_config"] = sparing(given, tied=bool(tied))
+    if config is not None:
+        try_out(settings["quantization_config"], *_target(settings, config))
     return settings["quantization_config"]
+
+
+def _config_of(name: str, settings: Mapping[str, Any]) -> LlavaNextVideoConfig | None:
+    """The config that will be loaded; None where there is none by that name, as beside an adapter."""
+    config = settings.get("config")
+    if isinstance(config, LlavaNextVideoConfig):
+        return config
+    where = {key: settings[key] for key in _WHERE if settings.get(key) is not None}
+    try:
+        return LlavaNextVideoConfig.from_pretrained(name, **where)
+    except OSError:
+        return None
 
 
 def bitsandbytes_config(bits: Literal[4, 8]) -> BitsAndBytesConfig:
@@ -165,11 +173,14 @@ def named_refusals(name: str, config: Any) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, LlavaNextVideoError):
         raise
     except (ImportError, ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
+        reason = _sentence(error)
+        if isinstance(config, Mapping):
+            raise ConfigError(f"{name} is quantised, and cannot be loaded here: {reason}") from error
         kind = type(config).__name__
-        raise ConfigError(f"{name} cannot be quantised with this {kind} here: {_sentence(error)}") from error
+        raise ConfigError(f"{name} cannot be quantised with this {kind} here: {reason}") from error
 
 
 def try_out(config: Any, device: torch.device, dtype: torch.dtype) -> None:

@@ -27,7 +27,7 @@ class CheckpointError(ConfigError):
     """A model folder that cannot be loaded as it is: missing, corrupt or unsafe files, missing keys."""
 
 
-class MissingExtraError(ConfigError):
+class MissingExtraError(ConfigError, ImportError):
     """An optional dependency that is not installed; the message names the extra."""
 
 

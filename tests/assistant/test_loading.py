@@ -5,11 +5,15 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from llava_next_video.assistant import VideoAssistant
-from llava_next_video.assistant.loading import checkpoint_folder
-from llava_next_video.errors import CheckpointError
+from llava_next_video.assistant.reference import ReferenceNetwork
+from llava_next_video.errors import CheckpointError, ConfigError
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
+from llava_next_video.model.checkpoint import checkpoint_folder
+from llava_next_video.model.quantised import quantised_table
 
 
 def test_a_checkpoint_of_the_hub_is_found_where_it_was_fetched_to(
@@ -45,3 +49,36 @@ def test_both_networks_answer_with_an_adapter(tmp_path: Path, tiny_checkpoint: P
         for settings in ({}, {"adapter": tmp_path}, {"adapter": tmp_path, "reference": True})
     )
     assert fast == slow != plain
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(("quantize", "kind"), [("bnb-4bit", "Linear4bit"), ("bnb-8bit", "Linear8bitLt")])
+def test_a_quantised_folder_answers_as_what_was_quantised_when_it_was_loaded(
+    tmp_path: Path, tiny_checkpoint: Path, square_clip: Path, quantize: str, kind: str
+):
+    pytest.importorskip("bitsandbytes", reason="the quant extra is not installed")
+    first = VideoAssistant.load(tiny_checkpoint, quantize=quantize)
+    answer = first.ask(square_clip, "What moves?", max_new_tokens=8)
+    assert isinstance(first.network, ReferenceNetwork)
+    rows = {row.part: dict(row.kinds) for row in quantised_table(first.network.model)}
+    assert rows["language_model"] == {kind: 14}
+    first.network.model.save_pretrained(tmp_path)
+    first.processor.save_pretrained(tmp_path)
+    again = VideoAssistant.load(tmp_path)
+    assert again.ask(square_clip, "What moves?", max_new_tokens=8).text == answer.text
+    (tmp_path / "adapter").mkdir()
+    write_adapter(tmp_path / "adapter")
+    with pytest.raises(
+        ConfigError, match="cannot be merged into quantised weights; merge it into the original"
+    ):
+        VideoAssistant.load(tmp_path, adapter=tmp_path / "adapter")
+
+
+def write_adapter(folder: Path) -> None:
+    name = "base_model.model.model.language_model.layers.0.mlp.up_proj"
+    down, up = torch.zeros(2, 64), torch.zeros(128, 2)
+    save_file(
+        {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, folder / "adapter_model.safetensors"
+    )
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 4}')

@@ -13,12 +13,31 @@ SHAPES = st.builds(
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=300), SHAPES, st.integers(0, 9))
 def test_an_epoch_holds_every_sample_once(lengths: list[int], shape: BatchShape, epoch: int) -> None:
-    plan = BatchPlan(lengths, shape, seed=7)
-    plan.set_epoch(epoch)
-    batches = list(plan)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    assert len(batches) == len(plan)
+    shares = []
+    for process in range(shape.processes):
+        plan = BatchPlan(lengths, shape, seed=7, process=process)
+        plan.set_epoch(epoch)
+        shares.append(list(plan))
+        assert len(shares[-1]) == len(plan)
+        assert -(-len(plan) // shape.accumulate) == plan.steps
+    batches = [batch for share in shares for batch in share]
+    learned = [index for batch in batches for index in batch if index >= 0]
+    assert sorted(learned) == list(range(len(lengths)))
+    assert len({len(share) for share in shares}) == 1
     assert all(1 <= len(batch) <= shape.size for batch in batches)
+    assert not any(index < 0 for batch in shares[0] for index in batch)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 60), SHAPES)
+def test_processes_step_on_the_samples_of_one_process(samples: int, shape: BatchShape) -> None:
+    lengths = list(range(samples))
+    alone = BatchShape(size=shape.step)
+    together = [list(BatchPlan(lengths, shape, seed=3, process=it)) for it in range(shape.processes)]
+    for step, wanted in enumerate(BatchPlan(lengths, alone, seed=3)):
+        own = slice(step * shape.accumulate, (step + 1) * shape.accumulate)
+        seen = [index for share in together for batch in share[own] for index in batch if index >= 0]
+        assert sorted(seen) == sorted(wanted)
 
 
 @settings(max_examples=20, deadline=None)

@@ -112,8 +112,9 @@ def test_the_configuration_example_makes_a_7b(run: Run) -> None:
 def test_the_quantised_example_loads_4_bit_weights(run: Run) -> None:
     pytest.importorskip("bitsandbytes", reason="the quant extra is not installed")
     model = run("quantised.py")["model"]
-    kinds = {type(module).__name__ for module in model.model.language_model.modules()}
-    assert "Linear4bit" in kinds
+    for part, quantised in (("language_model", True), ("vision_tower", False)):
+        kinds = {type(module).__name__ for module in getattr(model.model, part).modules()}
+        assert ("Linear4bit" in kinds) is quantised
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what happens without a GPU")

@@ -72,7 +72,8 @@ class VideoAssistant:
                 NVIDIA's GPUs; anywhere else the reference network answers.
             dtype: `float32`, `bfloat16`, `float16`; by default what the device computes fastest.
             quantize: `int8` for 8-bit weights and activations in the engine on a CPU. On a GPU `fp8` (weights
-                and activations, on Ada and Hopper), `int8` or `int4` (weights only).
+                and activations, on Ada and Hopper), `int8` or `int4` (weights only). `bnb-8bit` or `bnb-4bit`
+                for a language model quantised by bitsandbytes, with which the reference network answers.
             rope_factor: Stretch the context that many times (linear rope scaling) for every question, so that
                 longer clips fit a model that was trained on shorter ones; by default what the checkpoint
                 says. A question may ask for another (`rope`).

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import torch
-from huggingface_hub import snapshot_download
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.checkpoint_name import folder_named
@@ -22,10 +23,14 @@ from llava_next_video.model import (
     with_rope_factor,
 )
 from llava_next_video.model.adapter import Adapter
-from llava_next_video.model.checkpoint import named_failures, refuse_folder
+from llava_next_video.model.checkpoint import checkpoint_folder, refuse_folder
 from llava_next_video.model.configuration import UNTOLD
 from llava_next_video.model.precision import FLOATS, read_dtype
+from llava_next_video.model.quantised import bitsandbytes_config
 from llava_next_video.processing import LlavaNextVideoProcessor
+
+BITS: Mapping[str, Literal[4, 8]] = {"bnb-8bit": 8, "bnb-4bit": 4}
+"""Quantisations of the reference network, by bitsandbytes."""
 
 
 def default_checkpoint() -> Path:
@@ -65,10 +70,13 @@ def load_network(
     """
     place = _device(device)
     wanted = None if dtype is None else read_dtype(dtype)
-    narrow = read_quantize(quantize)
-    reference = reference or place.type not in SUITED
-    if quantize is not None and reference:
-        raise ConfigError(f"quantize={quantize!r} is the engine's; the reference network has none")
+    bits = BITS.get(quantize or "")
+    narrow = read_quantize(None if bits else quantize)
+    reference = reference or place.type not in SUITED or bits is not None
+    if quantize is not None and bits is None and reference:
+        raise ConfigError(
+            f"quantize={quantize!r} is the engine's; for the reference network: {', '.join(BITS)}"
+        )
     usual = torch.float32 if place.type == "cpu" else "auto"
     numbers = FLOATS[wanted] if wanted else usual
     config = LlavaNextVideoConfig.from_pretrained(name)
@@ -77,30 +85,29 @@ def load_network(
     agree_on_placeholders(config, processor)
     tokens = len(processor.tokenizer)
     extra = None if adapter is None else Adapter.read(Path(adapter))
-    if not reference:
+    few_bits = bits is not None or getattr(config, "quantization_config", None) is not None
+    if few_bits and extra is not None:
+        raise ConfigError(
+            f"{extra.folder} cannot be merged into quantised weights; merge it into the original first "
+            "(llava-next-video train merge)"
+        )
+    if not reference and not few_bits:
         settings = replace(
             SUITED[place.type], device=str(place), dtype=wanted or "auto", quantize=narrow, kv_bytes=kv_bytes
         )
         folder = checkpoint_folder(name)
         return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
-    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, config=config, dtype=numbers)
+    given: dict[str, object] = {"config": config, "dtype": numbers}
+    if few_bits:
+        given["device_map"] = {"": place}
+    if bits is not None:
+        given["quantization_config"] = bitsandbytes_config(bits)
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, **given)
     if extra is not None:
         extra.merge_into(model)
     pad = processor.tokenizer.pad_token_id
-    return ReferenceNetwork(model=model.eval().to(place), tokens=tokens, pad_token_id=pad or 0)
-
-
-def checkpoint_folder(name: str | PathLike[str]) -> Path:
-    """The folder of a checkpoint; one of the hub is fetched, or found where it was fetched to before.
-
-    Raises:
-        CheckpointError: The hub cannot be reached or does not have it.
-    """
-    folder = folder_named(name)
-    if folder is not None:
-        return folder
-    with named_failures(str(name)):
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors"]))
+    placed = model.eval() if few_bits else model.eval().to(place)
+    return ReferenceNetwork(model=placed, tokens=tokens, pad_token_id=pad or 0)
 
 
 def agree_on_placeholders(config: LlavaNextVideoConfig, processor: LlavaNextVideoProcessor) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_next_video.assistant import EngineThread, Ticket, VideoAssistant
-from llava_next_video.assistant.loading import checkpoint_folder, default_checkpoint, refuse_name
+from llava_next_video.assistant.loading import default_checkpoint, refuse_name
 from llava_next_video.assistant.options import options_from
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.outcome import DescriberGoneError, Model, Said, Seen, Tell
@@ -20,6 +20,7 @@ from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Sampling
 from llava_next_video.messages import Video, user
+from llava_next_video.model.checkpoint import checkpoint_folder
 from llava_next_video.processing import LlavaNextVideoProcessor
 
 SAMPLED_BYTES = 1 << 16

@@ -69,7 +69,12 @@ def ask(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(help="int8: 8-bit weights in the engine; on a GPU also fp8, int4.", show_default="off"),
+        typer.Option(
+            help="int8: 8-bit weights and activations in the engine; on a GPU also fp8, int4. bnb-8bit, "
+            "bnb-4bit: the reference network with a language model quantised by bitsandbytes; a table says "
+            "what was.",
+            show_default="off",
+        ),
     ] = None,
     max_visual_tokens: Annotated[
         int | None,
@@ -272,8 +277,10 @@ def load_assistant(
         typer.echo(f"loading {model}", err=True)
     quiet()
     from llava_next_video.assistant import VideoAssistant
+    from llava_next_video.assistant.reference import ReferenceNetwork
+    from llava_next_video.model.quantised import is_quantised, quantised_table, quantised_text
 
-    return VideoAssistant.load(
+    assistant = VideoAssistant.load(
         model,
         device=device,
         dtype=dtype,
@@ -282,6 +289,10 @@ def load_assistant(
         reference=reference,
         kv_bytes=kv_bytes,
     )
+    network = assistant.network
+    if isinstance(network, ReferenceNetwork) and is_quantised(network.model):
+        typer.echo(quantised_text(quantised_table(network.model)), err=True)
+    return assistant
 
 
 def quiet() -> None:

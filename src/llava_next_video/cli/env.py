@@ -20,6 +20,8 @@ PACKAGES = (
     "accelerate",
     "peft",
     "bitsandbytes",
+    "torchao",
+    "flash-attn",
     "pyarrow",
     "triton",
     "ray",

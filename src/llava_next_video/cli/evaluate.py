@@ -97,9 +97,10 @@ def run(
     A run that was interrupted goes on where it was, as long as everything that the answers depend on is the
     same. The folder holds every item with its prompt, answer and mark in items.jsonl.
     """
-    from llava_next_video.assistant.loading import checkpoint_folder, default_checkpoint
+    from llava_next_video.assistant.loading import default_checkpoint
     from llava_next_video.evaluate import Shard, examine, prepare
     from llava_next_video.evaluate.manifest import of_model
+    from llava_next_video.model.checkpoint import checkpoint_folder
 
     if attempts < 1 or (limit is not None and limit < 1):
         raise ConfigError(f"--attempts is {attempts} and --limit {limit}; expected at least 1")

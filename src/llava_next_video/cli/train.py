@@ -82,6 +82,27 @@ def check(
         raise typer.Exit(1)
 
 
+@train.command(
+    epilog="Example: `llava-next-video train merge out/lora/final out/merged --model out/sft/final`"
+)
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a LoRA adapter that `train` or PEFT saved.")],
+    output: Annotated[Path, typer.Argument(help="New folder for the merged checkpoint.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Its base: checkpoint folder or hub name.", show_default="what the adapter names"),
+    ] = None,
+) -> None:
+    """Write a checkpoint that needs no adapter any more; prints its folder.
+
+    One file of weights at a time is in memory. A base that the adapter was not trained on is refused.
+    """
+    from llava_next_video.train.merging import merge_adapter
+
+    quiet()
+    typer.echo(merge_adapter(adapter, output, base=model))
+
+
 def _run(recipe: Path, stage: Stage, settings: list[str] | None) -> None:
     from llava_next_video.train.run import run_training
 

@@ -55,17 +55,29 @@ def plan_batches(lengths: Sequence[int], shape: BatchShape, *, seed: int, epoch:
     ]
 
 
-class BatchPlan(Sampler[list[int]]):
-    """A batch sampler over `plan_batches`; `set_epoch` chooses the epoch."""
+def dealt(batches: Sequence[list[int]], *, processes: int, process: int) -> list[list[int]]:
+    """The micro-batches of one process; every process gets as many, since they step together.
 
-    def __init__(self, lengths: Sequence[int], shape: BatchShape, *, seed: int) -> None:
+    They go round the processes in turn. Where they do not come out even, the last one fills the gap: its
+    indices are then `~index`, and nothing of it may count, as another process learns from it.
+
+    >>> dealt([[0, 1], [2, 3], [4]], processes=2, process=1)
+    [[2, 3], [-5]]
+    """
+    mine = list(batches[process::processes])
+    rounds = -(-len(batches) // processes)
+    return mine + [[~index for index in batches[-1]]] * (rounds - len(mine))
+
+
+class BatchPlan(Sampler[list[int]]):
+    """A batch sampler over what one process gets of `plan_batches`; `set_epoch` chooses the epoch."""
+
+    def __init__(self, lengths: Sequence[int], shape: BatchShape, *, seed: int, process: int = 0) -> None:
         self.lengths = lengths
         self.shape = shape
         self.seed = seed
+        self.process = process
         self.epoch = 0
-        # What accelerate reads when it deals batches out to processes.
-        self.batch_size = shape.size
-        self.drop_last = False
 
     @property
     def steps(self) -> int:
@@ -77,11 +89,12 @@ class BatchPlan(Sampler[list[int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(plan_batches(self.lengths, self.shape, seed=self.seed, epoch=self.epoch))
+        batches = plan_batches(self.lengths, self.shape, seed=self.seed, epoch=self.epoch)
+        return iter(dealt(batches, processes=self.shape.processes, process=self.process))
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.lengths), self.shape.step)
-        return whole * self.shape.accumulate * self.shape.processes + -(-rest // self.shape.size)
+        return whole * self.shape.accumulate + -(-rest // (self.shape.size * self.shape.processes))
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:

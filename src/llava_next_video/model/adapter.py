@@ -6,7 +6,7 @@ Reads what PEFT saved, without PEFT: the low-rank products of matrices, and the 
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,35 @@ class Adapter:
                 f"{self.folder} is for another model: it changes {', '.join(strange[:3])}, which is not here"
             )
 
+    def refuse_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise when it changes weights that a model does not have, or has in another size.
+
+        Raises:
+            CheckpointError: with the names, or both shapes.
+        """
+        self.refuse(shapes)
+        for name in (*self.added, *self.replaced):
+            self._refuse_shape(name, shapes[name])
+
+    def _refuse_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if name in self.replaced:
+            found = tuple(self.replaced[name].shape)
+        else:
+            found = (len(self.added[name].up), self.added[name].down.shape[1])
+        if found != shape:
+            raise CheckpointError(
+                f"{self.folder} is for another model: {name} has shape {shape}, not {found}"
+            )
+
     def applied(self, name: str, weight: Tensor) -> Tensor:
         """A weight as the adapter changes it, in float32 if it does."""
         if name in self.replaced:
+            self._refuse_shape(name, tuple(weight.shape))
             return self.replaced[name]
         if name not in self.added:
             return weight
+        self._refuse_shape(name, tuple(weight.shape))
         low = self.added[name]
-        found = (len(low.up), low.down.shape[1])
-        if found != tuple(weight.shape):
-            raise CheckpointError(
-                f"{self.folder} is for another model: {name} has shape {tuple(weight.shape)}, not {found}"
-            )
         return torch.addmm(weight.float(), low.up.float(), low.down.float(), alpha=low.scale)
 
     def merge_into(self, model: nn.Module) -> None:

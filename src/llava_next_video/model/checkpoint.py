@@ -7,16 +7,33 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
+from llava_next_video.checkpoint_name import folder_named
 from llava_next_video.errors import CheckpointError
 
 MODEL_TYPE = "llava_next_video"
 IMAGE_MODEL_TYPE = "llava_next"
 """The same network, trained on pictures alone; it is loaded, too, and looks at clips zero-shot."""
+_WANTED = ["*.json", "*.jinja", "*.model", "*.safetensors"]
+
+
+def checkpoint_folder(name: str | PathLike[str]) -> Path:
+    """The folder of a checkpoint; one of the hub is fetched, or found where it was fetched to before.
+
+    Raises:
+        CheckpointError: The hub cannot be reached or does not have it.
+    """
+    folder = folder_named(name)
+    if folder is not None:
+        return folder
+    with named_failures(str(name)):
+        return Path(snapshot_download(str(name), allow_patterns=_WANTED))
 
 
 def refuse_folder(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """How both networks are loaded, saved and initialised."""
 
 import os
+import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,9 +13,15 @@ from transformers import initialization as init
 
 from llava_next_video.checkpoint_name import folder_named
 from llava_next_video.errors import CheckpointError
+from llava_next_video.model.attention import named_attention
 from llava_next_video.model.checkpoint import named_failures, refuse_folder, refuse_loading
 from llava_next_video.model.configuration import LlavaNextVideoConfig
 from llava_next_video.model.layouts import RENAMES, in_memory, on_hub
+from llava_next_video.model.quantised import named_refusals, quantisation
+from llava_next_video.model.scales import remembered_scales, restore_scales
+
+# accelerate takes every name in a device map for a module; this one is a parameter by itself.
+_NEWLINE_PLACED = r"The following device_map keys .*: \['(model\.)?image_newline'\]"
 
 
 class LlavaNextVideoPreTrainedModel(PreTrainedModel):
@@ -47,6 +55,8 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
         Raises:
             CheckpointError: weights are missing, of the wrong size or unknown (they are named), a file is
                 corrupt, or there are only pickles.
+            ConfigError: weights cannot be quantised as asked here.
+            MissingExtraError: bitsandbytes, torchao or FlashAttention is asked for and not installed.
         """
         if kwargs.get("use_safetensors") is False:
             raise CheckpointError("use_safetensors=False opens a pickle, which can run code; use safetensors")
@@ -65,7 +75,14 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
         allows_other_sizes = kwargs.pop("ignore_mismatched_sizes", False)
         kwargs["use_safetensors"] = True
         kwargs["key_mapping"] = (kwargs.get("key_mapping") or {}) | RENAMES
-        with named_failures(name):
+        quantised = quantisation(name, kwargs)
+        with ExitStack() as told:
+            told.enter_context(named_failures(name))
+            if quantised is not None:
+                told.enter_context(named_refusals(name, quantised))
+            told.enter_context(named_attention(kwargs.get("attn_implementation")))
+            told.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", _NEWLINE_PLACED, UserWarning)
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path,
                 *args,
@@ -73,6 +90,8 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
                 output_loading_info=True,
                 **kwargs,
             )
+        if quantised is not None:
+            model._scales = remembered_scales(model)
         if not is_adapter:
             head = () if hasattr(model, "lm_head") else ("lm_head.", "language_model.lm_head.")
             refuse_loading(name, info, allows_other_sizes=allows_other_sizes, spare=head)
@@ -90,6 +109,7 @@ class LlavaNextVideoPreTrainedModel(PreTrainedModel):
         Adapters, quantised weights and weights that were offloaded keep the names that they have in memory.
         """
         kwargs["save_original_format"] = False
+        restore_scales(self, getattr(self, "_scales", {}))
         weights = self.state_dict() if state_dict is None else state_dict
         if (
             getattr(self, "_hf_peft_config_loaded", False)

@@ -27,8 +27,10 @@ from transformers import (
 from llava_next_video.data.batches import BatchPlan, BatchShape
 from llava_next_video.errors import ConfigError
 from llava_next_video.processing import LlavaNextVideoProcessor
+from llava_next_video.train.dealing import Dealt, DealtCollator
 from llava_next_video.train.journal import Journal
 from llava_next_video.train.lesson import Lesson
+from llava_next_video.train.merging import write_base
 from llava_next_video.train.optimizers import MasterOptimizer
 from llava_next_video.train.parts import parameter_groups
 from llava_next_video.train.recipe import Recipe
@@ -59,8 +61,8 @@ class Loop(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=lesson.sequences,
-            data_collator=lesson.collate,
+            train_dataset=Dealt(lesson.sequences),
+            data_collator=DealtCollator(collate=lesson.collate),
             processing_class=processor,
             callbacks=[journal],
         )
@@ -73,6 +75,7 @@ class Loop(Trainer):
             lesson.sequences.lengths,
             BatchShape(size=learning.batch, accumulate=learning.accumulate, processes=arguments.world_size),
             seed=recipe.seed,
+            process=arguments.process_index,
         )
         self.add_callback(_Epochs(self.plan))
 
@@ -94,6 +97,8 @@ class Loop(Trainer):
             self.save_model(str(partial), _internal_call=True)
             # A pickle with paths of this machine: of use in checkpoints, not in what people hand on.
             (partial / "training_args.bin").unlink(missing_ok=True)
+            if self.recipe.lora.rank and self.is_world_process_zero():
+                write_base(partial, self.recipe.model)
 
         write_whole(
             folder,
@@ -103,9 +108,13 @@ class Loop(Trainer):
         )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the plan, dealt out to processes by accelerate."""
+        """This process's batches of the plan.
+
+        accelerate does not deal them out: where they do not come out even it takes samples of the epoch's
+        beginning a second time, so the last step of an epoch differed from that of one process.
+        """
         workers = self.recipe.data.workers
-        loader = DataLoader(
+        return DataLoader(
             self.train_dataset,
             batch_sampler=self.plan,
             collate_fn=self.data_collator,
@@ -115,7 +124,6 @@ class Loop(Trainer):
             # Its own dice: preparing data must not move those that dropout uses.
             generator=torch.Generator().manual_seed(self.recipe.seed),
         )
-        return self.accelerator.prepare(loader)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer | None:
         """AdamW, or Muon with AdamW, with a group per part."""

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from llava_next_video.errors import ConfigError, MissingExtraError
@@ -33,9 +32,6 @@ LORA_TARGETS: Mapping[str, str] = {
     "language_model": r".*language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)",
     "tower": r".*vision_tower\..*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)",
 }
-
-# From transformers 5 on the names are matched from the start, and a list replaces the default (`lm_head`).
-UNQUANTISED = ("model.vision_tower", "model.multi_modal_projector", "model.vision_resampler", "lm_head")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,32 +96,6 @@ def add_adapters(model: nn.Module, lora: LoraSettings, whole: Sequence[Part]) ->
         # PEFT 0.21 asks under the name that transformers 5.23 is giving up.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return peft.get_peft_model(model, config)
-
-
-def quantisation(lora: LoraSettings) -> object | None:
-    """What `from_pretrained` needs to quantise the language model; None without `lora.bits`.
-
-    Raises:
-        MissingExtraError: bitsandbytes is not installed.
-    """
-    if lora.bits is None:
-        return None
-    import importlib.util
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError(f"lora.bits = {lora.bits} needs bitsandbytes; pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
-    skipped = list(UNQUANTISED)
-    if lora.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=skipped,
-    )
 
 
 def parameter_groups(

@@ -23,6 +23,7 @@ from llava_next_video.errors import CapacityError, ConfigError, DataError
 from llava_next_video.media import Sampling
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
 from llava_next_video.model.context import context_limit
+from llava_next_video.model.quantised import bitsandbytes_config
 from llava_next_video.processing import LlavaNextVideoProcessor
 from llava_next_video.processing.chat import pick_template
 from llava_next_video.train.journal import Journal, Report, silent
@@ -34,7 +35,6 @@ from llava_next_video.train.parts import (
     open_parts,
     parameter_groups,
     part_table,
-    quantisation,
     table_text,
 )
 from llava_next_video.train.preferring import preference
@@ -99,9 +99,8 @@ def load_model(recipe: Recipe) -> LlavaNextVideoForConditionalGeneration:
     """The model that the recipe starts from, in the precision it learns in."""
     narrow = recipe.learning.precision == "bfloat16_weights"
     settings: dict[str, object] = {"dtype": torch.bfloat16 if narrow else torch.float32}
-    quantised = quantisation(recipe.lora)
-    if quantised is not None:
-        settings |= {"quantization_config": quantised, "dtype": torch.bfloat16}
+    if recipe.lora.bits is not None:
+        settings |= {"quantization_config": bitsandbytes_config(recipe.lora.bits), "dtype": torch.bfloat16}
     return LlavaNextVideoForConditionalGeneration.from_pretrained(recipe.model, **settings)
 
 

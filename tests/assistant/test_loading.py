@@ -43,7 +43,7 @@ def test_both_networks_answer_with_an_adapter(tmp_path: Path, tiny_checkpoint: P
             parameter.data.normal_()
     adapted.save_pretrained(tmp_path)
     plain, fast, slow = (
-        VideoAssistant.load(tiny_checkpoint, **settings)
+        VideoAssistant.load(tiny_checkpoint, dtype="float32", **settings)
         .ask(square_clip, "What moves?", max_new_tokens=12)
         .text
         for settings in ({}, {"adapter": tmp_path}, {"adapter": tmp_path, "reference": True})

@@ -62,3 +62,5 @@ def test_known_checkpoints_are_listed_with_their_sources(command) -> None:
     assert code == 0
     assert "lmms-lab/LLaVA-NeXT-Video-32B-Qwen: qwen2 of 64 layers x 5120 with clip\n  template qwen;" in out
     assert "LLaVA-NeXT issue 54" in out
+    on_hub = "  on the hub: llava-hf/LLaVA-NeXT-Video-34B-hf, template chatml, <video> 64003, <image> 64004\n"
+    assert on_hub in out

@@ -145,6 +145,10 @@ def known() -> None:
             f"  template {one.template}; newlines {one.video_newline}; {one.spatial_pool_mode} pooling by "
             f"{one.spatial_pool_stride} {order} the projector{rope}; up to {one.frames} frames"
         )
+        if one.hub and one.placeholders:
+            video, image_id = one.placeholders
+            template = one.hub_template or one.template
+            typer.echo(f"  on the hub: {one.hub}, template {template}, <video> {video}, <image> {image_id}")
         for source in one.sources:
             typer.echo(f"  - {source}")
 

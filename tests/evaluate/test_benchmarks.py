@@ -99,6 +99,9 @@ def test_subtitles_are_those_of_the_frames_that_are_seen(
     told = "This video's subtitles are listed below: \n{}\n" + OPENING_WITH_SUBTITLES
     assert said[0].startswith(told.format("At the start"))
     assert said[1].startswith(told.format("No subtitles available"))
+    before = work.manifest
+    (folder / "toy1.srt").write_text("1\n00:00:00,000 --> 00:00:09,000\nHere\n")
+    assert replace(work, subtitles=folder).manifest != before
 
 
 def test_what_a_table_lacks_or_says_wrong_is_named_with_its_line(

@@ -30,6 +30,7 @@ from llava_next_video.evaluate.manifest import Manifest, of_model
 from llava_next_video.judging import ChatServer
 from llava_next_video.media import Sampling
 
+LOG = "answers-1-of-1.jsonl"
 Written = Callable[[str], Path]
 Examine = Callable[..., object]
 
@@ -190,13 +191,14 @@ def test_a_video_that_cannot_be_read_is_listed_and_not_scored(
     for number, subtitles in enumerate((None, tmp_path)):
         work = prepare("videomme", [path], tmp_path, protocol="lmms-eval", subtitles=subtitles)
         report = examine(work, tmp_path / f"out{number}", assistant=assistant, model=model)
-        assert report.unreadable.keys() == {"001-2", "001-3"}
+        assert report.unanswered.keys() == {"001-2", "001-3"}
         assert report.overall().count == 4
-        assert "2 items are not scored: no video to read (the first: 001-2: " in report.text
+        assert "2 items are not scored, as they could not be asked (the first: 001-2: " in report.text
     (tmp_path / "toy1.mp4").unlink()
     (tmp_path / "toy1.mp4").symlink_to(clips / "toy1.mp4")
+    assert all("No subtitles available" in line["prompt"] for line in lines(tmp_path / "out1" / LOG)[:2])
     mended = examine(work, tmp_path / "out1", assistant=assistant, model=model)
-    assert (mended.unreadable, mended.overall().count) == ({}, 6)
+    assert (mended.unanswered, mended.overall().count) == ({}, 6)
 
 
 def judge_of(server: JudgeServer) -> ServerJudge:

@@ -38,7 +38,7 @@ class Report:
     Attributes:
         wanted: Items in the evaluation.
         waiting: Items that nobody has asked (or judged) yet.
-        unreadable: Items whose video could not be read, with the reason; they are not scored.
+        unanswered: Items whose video could not be read or did not fit, with the reason; they are not scored.
         undecided: Items of which the judge gave no grade; they are not scored in what it left open.
         letterless: Items in whose answer no letter was found; they count as wrong.
     """
@@ -47,7 +47,7 @@ class Report:
     rows: tuple[Row, ...]
     wanted: int
     waiting: int
-    unreadable: Mapping[str, str]
+    unanswered: Mapping[str, str]
     undecided: tuple[str, ...]
     letterless: tuple[str, ...]
 
@@ -82,13 +82,14 @@ class Report:
             yield f"| {row.metric} | {row.group} | {row.value} | {told} | {score.count:,} |"
 
     def _notes(self) -> Iterator[str]:
-        scored = self.wanted - self.waiting - len(self.unreadable)
+        scored = self.wanted - self.waiting - len(self.unanswered)
         yield f"{scored:,} of {self.wanted:,} items answered; intervals are over videos (bootstrap)."
         if self.waiting:
             yield f"{self.waiting:,} items wait for an answer or a verdict: this is not the score yet."
-        if self.unreadable:
-            first = ": ".join(next(iter(self.unreadable.items())))
-            yield f"{len(self.unreadable):,} items are not scored: no video to read (the first: {first})."
+        if self.unanswered:
+            first = ": ".join(next(iter(self.unanswered.items())))
+            told = f"{len(self.unanswered):,} items are not scored, as they could not be asked"
+            yield f"{told} (the first: {first})."
         if self.undecided:
             yield f"{len(self.undecided):,} items are not scored in what the judge gave no grade for."
         if self.letterless:
@@ -127,7 +128,7 @@ def score(folders: Sequence[Path], *, parser: str | None = None) -> Report:
         rows=tuple(_rows(scored)),
         wanted=len(scored),
         waiting=sum(one["state"] == "waiting" for one in scored),
-        unreadable={one["id"]: one["error"] for one in scored if one["state"] == "unreadable"},
+        unanswered={one["id"]: one["error"] for one in scored if one["state"] == "unanswered"},
         undecided=tuple(one["id"] for one in scored if one["state"] == "undecided"),
         letterless=tuple(one["id"] for one in scored if one.get("letter") == ""),
     )
@@ -168,7 +169,7 @@ def _scored(
     one: dict[str, Any] = {**asdict(item), "prompts": list(prompts), "marks": {}, "state": "scored"}
     errors = [line["error"] for line in said.values() if "answer" not in line]
     if errors:
-        return {**one, "state": "unreadable", "error": errors[0]}
+        return {**one, "state": "unanswered", "error": errors[0]}
     if len(said) < len(prompts):
         return {**one, "state": "waiting"}
     one["answers"] = [said[part] for part in range(len(prompts))]

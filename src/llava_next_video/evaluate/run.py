@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ from llava_next_video.evaluate.rubrics import Rubric
 from llava_next_video.evaluate.work import Work
 from llava_next_video.judging import Ledger, UndecidedError, first_decision
 from llava_next_video.media import Clip
+from llava_next_video.messages import Turn
 
 ATTEMPTS = 3
 
@@ -84,15 +85,23 @@ def _answer(
     asked = [(item, part, prompt) for item in items for part, prompt in enumerate(work.prompts(item))]
     todo = [one for one in asked if (one[0].id, one[1]) not in known]
     told(len(asked) - len(todo), len(asked))
+    words: dict[int, str] = {}
+
+    def conversations() -> Iterator[tuple[Turn, ...]]:
+        for number, (item, _, prompt) in enumerate(todo, start=1):
+            turns = work.conversation(item, prompt, assistant.limits)
+            words[number] = turns[0].text
+            yield turns
+
     outcomes = assistant.chat_each(
-        (work.conversation(item, prompt, assistant.limits) for item, _, prompt in todo),
+        conversations(),
         frames=work.sampling,
         temperature=0.0,
         max_new_tokens=work.protocol.max_new_tokens,
         stop=work.protocol.stop,
     )
-    for number, ((item, part, prompt), outcome) in enumerate(zip(todo, outcomes, strict=True), start=1):
-        line: dict[str, Any] = {"id": item.id, "part": part, "video": item.video, "prompt": prompt}
+    for number, ((item, part, _), outcome) in enumerate(zip(todo, outcomes, strict=True), start=1):
+        line: dict[str, Any] = {"id": item.id, "part": part, "video": item.video, "prompt": words.pop(number)}
         log.add({**line, **_as_line(outcome)})
         told(len(asked) - len(todo) + number, len(asked))
 

@@ -102,11 +102,12 @@ class Work:
             "sampler": frozen.of_sampling(self.sampling),
         }
 
-    def _subtitles(self) -> str:
+    def _subtitles(self) -> Mapping[str, str] | None:
         if self.subtitles is None:
-            return "none"
-        told = self.protocol.subtitle_frames
-        return "of the frames seen" if told is None else f"of {told} evenly spread frames"
+            return None
+        frames = self.protocol.subtitle_frames
+        told = "of the frames seen" if frames is None else f"of {frames} evenly spread frames"
+        return {"which": told, "sha256": frozen.folder_hash(self.subtitles, (".srt",))}
 
 
 def prepare(

@@ -44,6 +44,7 @@ from record import record
 
 LONGEST, FRAMES = 80, 8
 MID_FRAMES, SIDE, NEW_TOKENS = 4, 336, 32
+WAITING = 512  # requests handed to the engine at once
 TOGETHER = 4  # clips whose questions are asked in one batch
 Loader = Callable[[], dict[str, Any]]
 
@@ -201,24 +202,23 @@ def by_engine(assistant: VideoAssistant, exam: list[dict[str, Any]], pixels: lis
     network, tokenizer = assistant.network, assistant.processor.tokenizer
     video = assistant.processor.video_token_id
     texts: dict[int, list[int]] = {}
-    order = []
-    for number, one in enumerate(exam):
-        ids = one["ids"].tolist()
-        medium = Medium(
-            kind="video",
-            start=ids.index(video),
-            tokens=ids.count(video),
-            key=one["clip"].to_bytes(32, "big"),
-            size=None,
-            pixels=pixels[number],
-        )
-        options = SamplingOptions(max_new_tokens=LONGEST)
-        order.append(network.add(ModelInputs(ids=tuple(ids), media=(medium,)), options))
-        texts[order[-1]] = []
-    while network.busy:
-        for output in network.step():
-            texts[output.request_id] += output.ids
-    return [tokenizer.decode(texts[one], skip_special_tokens=True).strip() for one in order]
+    for start in range(0, len(exam), WAITING):
+        for one, frames in zip(exam[start : start + WAITING], pixels[start : start + WAITING], strict=True):
+            ids = one["ids"].tolist()
+            medium = Medium(
+                kind="video",
+                start=ids.index(video),
+                tokens=ids.count(video),
+                key=one["clip"].to_bytes(32, "big"),
+                size=None,
+                pixels=frames,
+            )
+            options = SamplingOptions(max_new_tokens=LONGEST)
+            texts[network.add(ModelInputs(ids=tuple(ids), media=(medium,)), options)] = []
+        while network.busy:
+            for output in network.step():
+                texts[output.request_id] += output.ids
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in texts.values()]
 
 
 def speed(way: str, folder: Path, device: str) -> dict[str, Any]:
@@ -279,7 +279,8 @@ def in_a_process(arguments: list[str]) -> dict[str, Any]:
     """What a child of ours measured, or why it could not."""
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        return {"not_measured": done.stderr.strip().splitlines()[-1][:300]}
+        last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        return {"not_measured": last[:300]}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -351,7 +352,8 @@ def main() -> None:
         "mid": mid,
     }
     print(json.dumps(figures, indent=1))
-    print(record(f"quantisation_{asked.device}" if asked.device != "cpu" else "quantisation", figures))
+    part = "speed" if not asked.clips else "answers" if asked.mid == "none" else ""
+    print(record("_".join(word for word in ("quantisation", part) if word), figures))
 
 
 if __name__ == "__main__":

@@ -223,10 +223,8 @@ def main() -> None:
     parser.add_argument(
         "--frames", type=int, default=320, help="single frames a step and seed, for the tower"
     )
-    parser.add_argument("--things", type=float, nargs=4, default=MIXES[2].things, help="weights of 0 1 2 3, late")
-    parser.add_argument(
-        "--unequal", type=float, default=MIXES[2].unequal, help="share of unlike sizes, late"
-    )
+    parser.add_argument("--things", type=float, nargs=4, default=MIXES[2].things, help="at last")
+    parser.add_argument("--unequal", type=float, default=MIXES[2].unequal, help="share of unlike sizes, late")
     parser.add_argument("--capacity", type=int, default=300_000, help="scenes that each pool keeps")
     parser.add_argument("--workers", type=int, default=12, help="processes that invent scenes")
     parser.add_argument("--examine", type=int, default=192, help="scenes of each kind in an examination")

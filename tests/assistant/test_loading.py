@@ -38,7 +38,7 @@ def test_both_networks_answer_with_an_adapter(tmp_path: Path, tiny_checkpoint: P
     model = LlavaNextVideoForConditionalGeneration.from_pretrained(tiny_checkpoint)
     config = peft.LoraConfig(r=4, lora_alpha=64, target_modules=r".*language_model\..*_proj")
     adapted = peft.get_peft_model(model, config)
-    torch.manual_seed(1)  # With other noise two ids may be as good as equally likely.
+    torch.manual_seed(4)  # With other noise two ids may be as good as equally likely.
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
             parameter.data.normal_()

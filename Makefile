@@ -27,7 +27,7 @@ test: $(READY)
 	$(BIN)/pytest --numprocesses 2
 
 test-slow: $(READY) $(REFEREES)/.ready
-	LNV_REFEREES=$(REFEREES) $(BIN)/pytest --numprocesses 2 -m slow
+	LNV_REFEREES=$(REFEREES) $(BIN)/pytest --numprocesses 2 --dist loadgroup -m "slow and not gpu"
 
 check: $(READY)
 	$(BIN)/ruff check

@@ -62,9 +62,10 @@ WARM = 6
 
 @dataclass
 class Clock:
-    """How much of a stage's time is over; starts after the first steps, in which things are compiled."""
+    """How much of a stage is over, in seconds or steps; the first steps, which compile, do not count."""
 
-    seconds: float
+    length: float
+    counted: bool
     device: torch.device
     steps: int = 0
     begun: float = 0.0
@@ -75,9 +76,11 @@ class Clock:
         if self.steps <= WARM:
             self.begun = time.monotonic()
             return 0.0
+        if self.counted:
+            return (self.steps - WARM) / self.length
         if self.steps % 10 == 0 and self.device.type == "cuda":
             torch.cuda.synchronize()
-        return (time.monotonic() - self.begun) / self.seconds
+        return (time.monotonic() - self.begun) / self.length
 
 
 class Run:
@@ -87,8 +90,7 @@ class Run:
         self.given, self.device = given, torch.device(given.device)
         self.words = Words(make_tokenizer())
         self.head = torch.tensor(self.words.head, device=self.device)
-        late = {"things": tuple(given.things), "unequal": given.unequal}
-        self.mixes = [*MIXES[:2], *(replace(mix, **late) for mix in MIXES[2:])]
+        self.mixes = [replace(mix, things=tuple(given.things or mix.things)) for mix in MIXES]
         self.makers = Makers(self.mixes, [ROOM] * len(MIXES), given.workers, given.seed)
         networks = []
         for seed in range(given.seed, given.seed + given.seeds):
@@ -108,14 +110,15 @@ class Run:
         self.flip = False
         self.log: list[dict[str, object]] = []
 
-    def learn(self, stage: str, seconds: float, weights: dict[str, nn.Parameter], steps: Steps) -> None:
+    def learn(self, stage: str, length: float, weights: dict[str, nn.Parameter], steps: Steps) -> None:
         """One stage: `steps(done)` gives losses, one number a seed."""
         _, rate, cool = STAGES[stage]
         optimizer = MuonAdamW(weights, muon_lr=self.given.rate or rate)
         self.networks.requires_grad_(False)
         for weight in weights.values():
             weight.requires_grad_(True)
-        clock, shown, begun = Clock(seconds, self.device), 0.0, time.monotonic()
+        clock = Clock(length, self.given.seconds is None, self.device)
+        shown, begun = 0.0, time.monotonic()
         while (done := clock.done()) < 1:
             losses, told = steps(done)
             sum(losses).sum().backward()
@@ -214,7 +217,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, required=True, help="time of all stages together")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--seconds", type=float, help="time of all stages together")
+    length.add_argument("--steps", type=int, help="steps of all stages together")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3)
@@ -223,8 +228,7 @@ def main() -> None:
     parser.add_argument(
         "--frames", type=int, default=320, help="single frames a step and seed, for the tower"
     )
-    parser.add_argument("--things", type=float, nargs=4, default=MIXES[2].things, help="at last")
-    parser.add_argument("--unequal", type=float, default=MIXES[2].unequal, help="share of unlike sizes, late")
+    parser.add_argument("--things", type=float, nargs=4, help="weights of 0 1 2 3, of all mixes")
     parser.add_argument("--capacity", type=int, default=300_000, help="scenes that each pool keeps")
     parser.add_argument("--workers", type=int, default=12, help="processes that invent scenes")
     parser.add_argument("--examine", type=int, default=192, help="scenes of each kind in an examination")
@@ -263,19 +267,21 @@ def _all_stages(run: Run, given: argparse.Namespace) -> None:
         share = STAGES[name][0]
         left = given.deadline - (time.monotonic() - begun) - EXAMINATION
         rest = sum(STAGES[later][0] for later in names[names.index(name) :])
-        seconds = min(given.seconds * share / total, left * share / rest)
+        length = (given.steps or given.seconds) * share / total
+        if given.seconds:
+            length = min(length, left * share / rest)
         if name == "tower":
             heads = Heads(run.networks.seeds).to(run.device)
-            run.learn(name, seconds, tower | dict(heads.named_parameters(prefix="head")), run.tower(heads))
+            run.learn(name, length, tower | dict(heads.named_parameters(prefix="head")), run.tower(heads))
         elif name == "reading":
-            run.learn(name, seconds, words, run.reading)
+            run.learn(name, length, words, run.reading)
             run.examine("after reading, told", told=True)
         elif name == "seeing":
-            run.learn(name, seconds, words | join, run.seeing)
+            run.learn(name, length, words | join, run.seeing)
         elif name == "align":
-            run.learn(name, seconds, join, partial(run.asked, model=run.plain))
+            run.learn(name, length, join, partial(run.asked, model=run.plain))
         else:
-            run.learn(name, seconds, words | join, run.asked)
+            run.learn(name, length, words | join, run.asked)
         if name in ("seeing", "sft"):
             run.examine(f"after {name}")
     run.save()

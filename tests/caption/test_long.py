@@ -127,6 +127,7 @@ def test_the_command_killed_twice_goes_on(films: Path, tmp_path: Path) -> None:
     assert captions(out) == told_here(films, tmp_path / "whole")
 
 
+@pytest.mark.xdist_group("ray")
 def test_a_cluster_that_loses_a_model_actor_writes_each_id_once(films: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     out = tmp_path / "out"

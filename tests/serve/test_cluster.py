@@ -51,6 +51,7 @@ def test_the_number_of_replicas_is_read() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # two clusters at once starve each other on two cores
 def test_two_replicas_answer_behind_one_address(clip: Path) -> None:
     pytest.importorskip("ray.serve", exc_type=ImportError)
     with socket.socket() as free:

@@ -5,6 +5,7 @@
               model.vision_tower.vision_tower.vision_model.*  vision_tower.vision_model.*
               model.mm_projector.0, .2          multi_modal_projector.linear_1, .linear_2
               model.image_newline               image_newline
+              model.faster_token                faster_token  (slow-fast only)
               model.vision_resampler.pool.*     model.vision_resampler.pool.*  (conv pooling only)
 
 Knows names only: no files, no tensors.
@@ -22,6 +23,7 @@ _PAIRS = (
     ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
     ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
     ("model.image_newline", "image_newline"),
+    ("model.faster_token", "faster_token"),
     ("model.vision_resampler.pool.", "model.vision_resampler.pool."),
     ("model.embed_tokens.", "language_model.model.embed_tokens."),
     ("model.layers.", "language_model.model.layers."),

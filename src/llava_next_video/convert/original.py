@@ -101,6 +101,8 @@ def in_hub_form(
         vision_feature_select_strategy="default" if shape.tower == "clip" else "full",
         image_grid_pinpoints=release.canvases(vision.image_size),
         image_tile_limit=release.tile_limit,
+        add_faster_video=release.add_faster_video,
+        faster_token_stride=release.faster_token_stride,
         tie_word_embeddings=bool(release.text.get("tie_word_embeddings")),
         **_clip_settings(release, known or relative_of(shape), wishes),
     )

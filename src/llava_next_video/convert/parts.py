@@ -122,6 +122,8 @@ def checkpoint_processor(
         spatial_pool_mode=config.spatial_pool_mode,
         video_newline=config.video_newline,
         image_tile_limit=config.image_tile_limit,
+        add_faster_video=config.add_faster_video,
+        faster_token_stride=config.faster_token_stride,
     )
 
 

@@ -48,15 +48,14 @@ def read_subtitles(path: Path) -> tuple[Line, ...]:
 def spoken(lines: Sequence[Line], clip: Clip, frames: int | None) -> str:
     """The words at the frames of a clip that are seen, or at so many evenly spread ones; a line each, once.
 
+    A clip without a rate has no frame numbers: its words are those at the frames that are seen.
+
     Source: Video-MME, README (the lines of the sampled frames); lmms-eval, `tasks/videomme/utils.py`,
     `videomme_doc_to_text_subtitle` (frame numbers, from the first to the last).
     """
     rate = clip.frames_per_second
-    if frames is None:
-        seen = [(time_s, time_s) for time_s in clip.times_s]
-        said = [line for line in lines if any(line.start_s <= at < line.end_s for at, _ in seen)]
-    elif rate is None:
-        return spoken(lines, clip, None)
+    if frames is None or rate is None:
+        said = [line for line in lines if any(line.start_s <= at < line.end_s for at in clip.times_s)]
     else:
         numbers = moments(clip.frame_count, Sampling(how="linspace", frames=frames), None)
         said = [

@@ -30,7 +30,8 @@ class Work:
     Attributes:
         items: Those with a video.
         videos: Where each is, by the name that items give it.
-        missing: Names of videos that are nowhere; their items are left out.
+        missing: Names of videos that are nowhere.
+        left_out: How many items ask about these.
         subtitles: Folder of SRT files by the video's name; None to ask without.
     """
 

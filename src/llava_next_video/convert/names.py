@@ -13,11 +13,6 @@ Knows names only: no files, no tensors.
 
 from __future__ import annotations
 
-import re
-
-RECOMPUTED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
-"""Buffers that older versions saved and every network computes for itself."""
-
 _PAIRS = (
     ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
     ("model.mm_projector.0.", "multi_modal_projector.linear_1."),

@@ -34,6 +34,16 @@ UNTOLD = -1
 """The `video_token_index` of a LLaVA-NeXT checkpoint for pictures, until its processor gives an id."""
 
 
+def head_width(text: Any) -> int:
+    """Features of one attention head of a text config.
+
+    >>> from transformers import LlamaConfig
+    >>> head_width(LlamaConfig(hidden_size=4096, num_attention_heads=32))
+    128
+    """
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
 class LlavaNextVideoConfig(HubConfig):
     """Everything that decides the shape of the network; the defaults are LLaVA-NeXT-Video-7B.
 

@@ -23,13 +23,25 @@ class Line(NamedTuple):
     words: str
 
 
+def subtitle_file(folder: Path, video: str) -> Path:
+    """Where the subtitles of a video are, if it has any.
+
+    >>> subtitle_file(Path("srt"), "data/7sCt.mp4").as_posix()
+    'srt/7sCt.srt'
+    """
+    return folder / f"{Path(video).stem}.srt"
+
+
 def read_subtitles(path: Path) -> tuple[Line, ...]:
     """The lines of an SRT file, their markup taken away.
 
     Raises:
-        DataError: A block without times.
+        DataError: A block without times, or no text in UTF-8.
     """
-    text = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    try:
+        text = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; give an SRT file in UTF-8") from error
     lines = []
     for block in re.split(r"\n\s*\n", text):
         rows = block.strip().split("\n")

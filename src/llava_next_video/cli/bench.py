@@ -47,7 +47,10 @@ def bench(
     )
     network = load_assistant(model, device=device, dtype=dtype, quantize=quantize).network
     if not isinstance(network, Engine):
-        raise ConfigError("there is no engine on this device; measure it with --device cpu or cuda")
+        raise ConfigError(
+            "the reference network answers here, and the engine is what is measured; take --device cpu or "
+            "cuda, and weights that are not quantised already"
+        )
     figures = bench(network, load)
     if as_json:
         typer.echo(json.dumps({"load": dataclasses.asdict(load), "figures": dataclasses.asdict(figures)}))

@@ -165,16 +165,16 @@ class LlavaNextVideoConfig(HubConfig):
 
     def video_layout(self, frames: int, wish: ClipLayout | None = None) -> VideoLayout:
         """How a clip of that many frames is ordered; a wish comes before what the checkpoint does."""
-        wish = wish or ClipLayout()
         return video_layout(
             frames,
             tile=self.vision_config.image_size,
             patch=self.vision_config.patch_size,
             stride=self.spatial_pool_stride,
             mode=self.spatial_pool_mode,
-            newline=wish.newline or self.video_newline,
-            slow_fast=wish.slow_fast or self.slow_fast,
+            newline=self.video_newline,
+            slow_fast=self.slow_fast,
             frame_token=self.add_faster_video,
+            wish=wish,
         )
 
 

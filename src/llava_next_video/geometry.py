@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_next_video.errors import ConfigError
+from llava_next_video.long_video import ClipLayout, SlowFast
 from llava_next_video.long_video import NewlineMode as NewlineMode
-from llava_next_video.long_video import SlowFast
 from llava_next_video.size import Size
 
 PoolMode = Literal["average", "max", "bilinear", "conv"]
@@ -263,8 +263,11 @@ def video_layout(
     newline: NewlineMode,
     slow_fast: SlowFast | None = None,
     frame_token: bool = False,
+    wish: ClipLayout | None = None,
 ) -> VideoLayout:
     """The layout of a clip whose frames have `tile` pixels (one number: a square) as the tower sees them.
+
+    A wish comes before `newline` and `slow_fast`, which are the checkpoint's.
 
     >>> video_layout(8, tile=336, patch=14, stride=2, mode="average", newline="no_token").tokens
     1152
@@ -286,6 +289,8 @@ def video_layout(
     if patch < 1 or min(frame) < patch:
         raise ConfigError(f"a frame of {frame.height}x{frame.width} pixels holds no patch of {patch} pixels")
     patches = Size(frame.height // patch, frame.width // patch)
+    wish = wish or ClipLayout()
+    newline, slow_fast = wish.newline or newline, wish.slow_fast or slow_fast
     if slow_fast is None:
         grid = pooled(patches, stride, mode)
         return VideoLayout(frames=frames, grid=grid, stride=stride, newline=newline, frame_token=frame_token)

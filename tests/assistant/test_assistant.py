@@ -333,7 +333,7 @@ def test_a_medium_without_a_source_is_refused(assistant: VideoAssistant) -> None
     [
         ({"device": "gpu9"}, "device 'gpu9' is not usable here"),
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
-        ({"quantize": "int2"}, "unknown quantisation 'int2'"),
+        ({"quantize": "int2"}, "unknown quantisation 'int2'; known: int8, int4, fp8, bnb-8bit, bnb-4bit"),
         ({"quantize": "int8", "reference": True}, "for the reference network: bnb-8bit, bnb-4bit"),
     ],
 )

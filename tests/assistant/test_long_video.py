@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from llava_next_video import VideoAssistant
-from llava_next_video.assistant import Planner, Reader
+from llava_next_video.assistant import Answer, Planner, Reader
 from llava_next_video.engine import Engine
 from llava_next_video.errors import CapacityError, ConfigError, PromptError
 from llava_next_video.long_video import ClipLayout, RopeScaling, SlowFast
@@ -95,6 +95,17 @@ def test_the_same_clip_under_another_factor_shares_no_page(engine: VideoAssistan
     ]
     assert cached[:4] == [0, 0, 0, 0]
     assert cached[4] > 100
+
+
+def test_each_of_many_conversations_may_be_long(engine: VideoAssistant, square_clip: Path) -> None:
+    wishes: dict[str, Any] = {"frames": 12, "rope": 2, "layout": ClipLayout(slow_fast=SlowFast(every=4))}
+    parts = [{"type": "video", "video": str(square_clip)}, {"type": "text", "text": "What happens?"}]
+    conversation = [{"role": "user", "content": parts}]
+    (each,) = engine.chat_each([conversation], max_new_tokens=4, time_instruction=True, **wishes)
+    one = engine.chat(conversation, max_new_tokens=4, time_instruction=True, **wishes)
+    assert isinstance(each, Answer)
+    assert (each.text, each.usage.prompt_tokens) == (one.text, one.usage.prompt_tokens)
+    assert each.usage.visual_tokens == 3 * SLOW + 9 * FAST
 
 
 def test_slow_and_fast_frames_are_counted_and_a_budget_holds(engine: VideoAssistant) -> None:

@@ -170,6 +170,8 @@ def write_original(
     tokenizer = bare_tokenizer()
     vocabulary = len(tokenizer) + spare
     weights = original_weights(family, tower, vocabulary, dtype)
+    if changes.get("add_faster_video"):
+        weights["model.faster_token"] = torch.linspace(-1, 1, WIDTH).to(dtype)
     config = original_config(family, tower, vocabulary, **changes)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "tower_config.json").write_text(json.dumps(TOWERS[tower]))

@@ -27,6 +27,7 @@ class Original:
     mode: str
     stride: int
     newline: str
+    every: int | None = None
     rope_factor: float = 1.0
     heads: int = 4
     groups: int = 2
@@ -45,20 +46,25 @@ class Original:
     def clip(self, frames: Tensor) -> Tensor:
         """Visual tokens of a clip."""
         features = self.see(frames.double())
-        if self.pool_first:
-            features = self.project(self.pool(features))
-        else:
-            features = self.pool(self.project(features))
-        side = math.isqrt(features.shape[1])
         mark = self.get("model.image_newline")
         tokens: list[Tensor] = []
-        for frame in features:
+        for number in range(len(frames)):
+            slow = self.every is None or number % self.every == 0
+            stride = self.stride if slow else 2 * self.stride
+            seen = features[number : number + 1]
+            if self.pool_first:
+                frame = self.project(self.pool(seen, stride))[0]
+            else:
+                frame = self.pool(self.project(seen), stride)[0]
+            side = math.isqrt(len(frame))
             for place, token in enumerate(frame):
                 tokens.append(token)
                 if self.newline == "grid" and (place + 1) % side == 0:
                     tokens.append(mark)
             if self.newline == "frame":
                 tokens.append(mark)
+            if self.every is not None:
+                tokens.append(self.get("model.faster_token"))
         if self.newline == "one_token":
             tokens.append(mark)
         return torch.stack(tokens)
@@ -99,15 +105,15 @@ class Original:
             inner = F.gelu(inner, approximate="tanh")
         return hidden + self.linear(inner, f"{at}mlp.fc2")
 
-    def pool(self, features: Tensor) -> Tensor:
+    def pool(self, features: Tensor, stride: int) -> Tensor:
         side = math.isqrt(features.shape[1])
         planes = features.view(len(features), side, side, -1).permute(0, 3, 1, 2)
         if self.mode == "average":
-            planes = F.avg_pool2d(planes, self.stride)
+            planes = F.avg_pool2d(planes, stride)
         elif self.mode == "max":
-            planes = F.max_pool2d(planes, self.stride)
+            planes = F.max_pool2d(planes, stride)
         else:
-            size = [math.ceil(side / self.stride)] * 2
+            size = [math.ceil(side / stride)] * 2
             planes = F.interpolate(planes, size=size, mode="bilinear")
         return planes.flatten(2).transpose(1, 2)
 

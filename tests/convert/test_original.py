@@ -24,9 +24,17 @@ from llava_next_video.model import (
     context_limit,
 )
 from llava_next_video.processing import LlavaNextVideoProcessor, chat_template
+from llava_next_video.size import Size
 
 CLIP = Wishes(template="vicuna")
 """Tiny networks are no published checkpoints, so their template is told."""
+
+SLOW_FAST = {
+    "add_faster_video": True,
+    "faster_token_stride": 2,
+    "mm_newline_position": "grid",
+    "mm_spatial_pool_mode": "bilinear",
+}
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -73,6 +81,12 @@ def assert_same_bits(found: dict[str, torch.Tensor], expected: dict[str, torch.T
                     "clip",
                     {"mm_newline_position": "one_token"},
                     {"pool_first": False, "newline": "one_token"},
+                ),
+                (
+                    "qwen2",
+                    "siglip",
+                    SLOW_FAST,
+                    {"pool_first": False, "newline": "grid", "every": 2} | {"mode": "bilinear"},
                 ),
             )
         ),
@@ -121,6 +135,20 @@ def test_there_and_back_every_bit_is_the_same(
             assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+def test_slow_fast_clips_keep_their_learned_token(release: Any, tmp_path: Path) -> None:
+    folder = release("qwen2", "siglip", **SLOW_FAST)
+    original_to_hub(folder, tmp_path / "hub", CLIP)
+    config = LlavaNextVideoConfig.from_pretrained(tmp_path / "hub")
+    # 3 x 3 and 2 x 2 of 5 x 5 patches, a newline a row, a token a frame: 2 slow frames and 2 fast ones
+    assert config.video_layout(4).tokens == 2 * (3 * 4 + 1) + 2 * (2 * 3 + 1)
+    processor = LlavaNextVideoProcessor.from_pretrained(tmp_path / "hub")
+    assert processor.counting.clip(4, Size(70, 70)) == config.video_layout(4).tokens
+    kept = weights_of(folder)["model.faster_token"]
+    assert torch.equal(weights_of(tmp_path / "hub")["faster_token"], kept)
+    hub_to_original(tmp_path / "hub", tmp_path / "back")
+    assert_same_bits(weights_of(tmp_path / "back"), weights_of(folder))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tower", ["clip", "siglip"])
 @pytest.mark.parametrize(
@@ -130,6 +158,8 @@ def test_there_and_back_every_bit_is_the_same(
         {"video_newline": "grid", "pool_before_projector": False, "spatial_pool_mode": "bilinear"},
         {"spatial_pool_mode": "conv"},
         {"image_tile_limit": 9, "video_newline": "one_token"},
+        {"add_faster_video": True, "faster_token_stride": 3, "video_newline": "grid"}
+        | {"spatial_pool_mode": "bilinear"},
     ],
     ids=str,
 )

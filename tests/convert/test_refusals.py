@@ -40,7 +40,10 @@ def left(tmp_path: Path) -> list[str]:
         ({"mm_resampler_type": "qformer"}, "mm_resampler_type 'qformer'"),
         ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature 'cls_patch'"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end True"),
-        ({"add_faster_video": True}, "add_faster_video True"),
+        (
+            {"add_faster_video": True, "mm_newline_position": "frame"},
+            "add_faster_video True; supported is false, or true with mm_newline_position 'grid'",
+        ),
         ({"image_aspect_ratio": "pad"}, "image_aspect_ratio 'pad'; supported is anyres"),
         ({"mm_pooling_position": "no"}, "mm_pooling_position 'no'; supported is before or after"),
         ({"mm_newline_position": "row"}, "unknown video_newline 'row'; choose one of no_token"),
@@ -63,9 +66,12 @@ def test_a_config_that_cannot_be_honoured_is_refused(
 
 def test_weights_of_something_else_are_named(release: Any, tmp_path: Path) -> None:
     folder = release()
-    weights = load_file(folder / "model.safetensors") | {"model.faster_token": torch.zeros(32)}
-    save_file(weights, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"no place for: model\.faster_token"):
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"model.vlm_att_query": torch.zeros(32)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no place for: model\.vlm_att_query"):
+        original_to_hub(folder, tmp_path / "out", CLIP)
+    save_file(weights | {"model.faster_token": torch.zeros(32)}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"config\.json has no place for: .*faster_token"):
         original_to_hub(folder, tmp_path / "out", CLIP)
     assert left(tmp_path) == []
 

@@ -104,6 +104,22 @@ def test_subtitles_are_those_of_the_frames_that_are_seen(
     assert replace(work, subtitles=folder).manifest != before
 
 
+def test_subtitles_that_cannot_be_read_are_named_before_a_model_is_loaded(
+    written: Written, clips: Path, tmp_path: Path
+) -> None:
+    table = written("videomme")
+    for content, told in (
+        (b"1\n0 to 9\nHere\n", r"toy1\.srt: '0 to 9'; expected 00:00:01,000 -->"),
+        (
+            "1\n00:00:00,000 --> 00:00:09,000\nÀ côté\n".encode("latin-1"),
+            r"toy1\.srt: .*; give an SRT file in UTF-8",
+        ),
+    ):
+        (tmp_path / "toy1.srt").write_bytes(content)
+        with pytest.raises(DataError, match=told):
+            prepare("videomme", [table], clips, subtitles=tmp_path)
+
+
 def test_what_a_table_lacks_or_says_wrong_is_named_with_its_line(
     written: Written, clips: Path, tmp_path: Path
 ) -> None:

@@ -180,6 +180,22 @@ def test_the_manifest_says_by_what_and_in_which_numbers_answers_are_computed(mod
     assert model["pool"] == {"spatial_pool_mode": "average", "spatial_pool_stride": 2}
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_the_manifest_tells_a_quantised_reference_from_a_whole_one() -> None:
+    pytest.importorskip("bitsandbytes", reason="the quant extra is not installed")
+    told = [
+        of_model(VideoAssistant.load(quantize=quantize, device="cpu"), "tiny", default_checkpoint())[
+            "quantize"
+        ]
+        for quantize in ("bnb-4bit", "bnb-8bit")
+    ]
+    assert all(isinstance(one, dict) for one in told)
+    assert [(one.get("load_in_4bit"), one.get("load_in_8bit")) for one in told] == [
+        (True, None),
+        (None, True),
+    ]
+
+
 def test_a_video_that_cannot_be_read_is_listed_and_not_scored(
     toys: list[Toy], clips: Path, assistant: VideoAssistant, model: Manifest, tmp_path: Path
 ) -> None:

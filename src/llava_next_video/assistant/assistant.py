@@ -171,6 +171,9 @@ class VideoAssistant:
         *,
         frames: Sampling | int | None = None,
         max_visual_tokens: int | None = None,
+        rope: Rope = None,
+        layout: ClipLayout | None = None,
+        time_instruction: bool = False,
         **sampling: object,
     ) -> Iterator[Answer | LlavaNextVideoError]:
         """The assistant's next turn in each of many conversations, in their order.
@@ -178,7 +181,7 @@ class VideoAssistant:
         They are answered together, as `ask_many` does; an error stands in the place of its answer, and the
         conversations after it go on.
         """
-        reader = self._reader(frames, max_visual_tokens, None, None, False)
+        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
         prompts = (partial(reader.chatted, messages) for messages in conversations)
         return self._asking.outcomes(prompts, options_from(sampling))
 

@@ -71,7 +71,7 @@ def load_network(
     place = _device(device)
     wanted = None if dtype is None else read_dtype(dtype)
     bits = BITS.get(quantize or "")
-    narrow = read_quantize(None if bits else quantize)
+    narrow = read_quantize(None if bits else quantize, others=tuple(BITS))
     reference = reference or place.type not in SUITED or bits is not None
     if quantize is not None and bits is None and reference:
         raise ConfigError(

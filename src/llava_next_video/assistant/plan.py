@@ -10,6 +10,7 @@ from llava_next_video.assistant.answers import Prompt
 from llava_next_video.assistant.loading import default_checkpoint, refuse_name
 from llava_next_video.media import Clip
 from llava_next_video.model import LlavaNextVideoConfig, context_limit, with_rope_factor
+from llava_next_video.model.configuration import head_width
 from llava_next_video.model.context import (
     chosen_rope,
     rope_factor_for,
@@ -101,7 +102,7 @@ class Planner:
         """
         text = self.config.get_text_config()
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        width = head_width(text)
         tokens = len(prompt.inputs.ids) + new_tokens
         clips = [seen for seen in prompt.seen if isinstance(seen, Clip)]
         of_clips = sum(medium.tokens for medium in prompt.inputs.media if medium.kind == "video")

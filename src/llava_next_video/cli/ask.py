@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from llava_next_video.cli.options import Checkpoint, Device, DType, MostFrames, PerSecond, Sampler
 from llava_next_video.cli.plan import plan_question, plan_text, read_long
 from llava_next_video.cli.remote import ApiKey, Servers, ask_server
 from llava_next_video.cli.told import as_record, notes
@@ -38,23 +39,10 @@ def ask(
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(help="Frames to look at in each clip.", show_default="8; with --fps 64"),
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames to look at per second of clip.", show_default="off")
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="Which moments: uniform, linspace or fps.", show_default="uniform; fps with --fps"),
-    ] = None,
+    model: Checkpoint = None,
+    frames: MostFrames = None,
+    fps: PerSecond = None,
+    sampler: Sampler = None,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens to answer with, at most.")] = 256,
     temperature: Annotated[
         float, typer.Option(help="0 takes the likeliest token; 1 follows the model.")
@@ -63,10 +51,8 @@ def ask(
         float, typer.Option(help="Choose among the likeliest tokens of this probability.")
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.", show_default="none")] = None,
-    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
-    ] = None,
+    device: Device = None,
+    dtype: DType = None,
     quantize: Annotated[
         str | None,
         typer.Option(

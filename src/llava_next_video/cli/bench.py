@@ -9,16 +9,12 @@ from typing import Annotated
 import typer
 
 from llava_next_video.cli.ask import load_assistant
+from llava_next_video.cli.options import Checkpoint, Device, DType, Quantize
 from llava_next_video.errors import ConfigError
 
 
 def bench(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
-        ),
-    ] = None,
+    model: Checkpoint = None,
     videos: Annotated[int, typer.Option(help="Different clips (of noise).")] = 4,
     questions: Annotated[int, typer.Option(help="Questions about each clip.")] = 4,
     frames: Annotated[int, typer.Option(help="Frames of each clip.")] = 8,
@@ -28,13 +24,9 @@ def bench(
         float, typer.Option(help="Requests a second, at random moments.", show_default="0: all at once")
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of clips, words and moments.")] = 0,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
-    ] = None,
-    quantize: Annotated[
-        str | None, typer.Option(help="int8: 8-bit weights; on a GPU also fp8 and int4.", show_default="off")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
+    dtype: DType = None,
+    quantize: Quantize = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Put a made-up load on the engine; print throughput, waiting times, cache hits and the roofline.
@@ -55,7 +47,10 @@ def bench(
     )
     network = load_assistant(model, device=device, dtype=dtype, quantize=quantize).network
     if not isinstance(network, Engine):
-        raise ConfigError("there is no engine on this device; measure it with --device cpu or cuda")
+        raise ConfigError(
+            "the reference network answers here, and the engine is what is measured; take --device cpu or "
+            "cuda, and weights that are not quantised already"
+        )
     figures = bench(network, load)
     if as_json:
         typer.echo(json.dumps({"load": dataclasses.asdict(load), "figures": dataclasses.asdict(figures)}))

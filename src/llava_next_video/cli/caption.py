@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from llava_next_video.cli.ask import TINY, choose_sampling, quiet, refuse_options
+from llava_next_video.cli.options import Checkpoint, Device, DType, MostFrames, PerSecond, Quantize
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,19 +50,9 @@ def caption(
     prompt_file: Annotated[
         Path | None, typer.Option(help="File with what to ask.", show_default="none")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(help="Frames to look at in each clip.", show_default="8; with --fps 64"),
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames to look at per second of clip.", show_default="off")
-    ] = None,
+    model: Checkpoint = None,
+    frames: MostFrames = None,
+    fps: PerSecond = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a caption, at most.")] = 128,
     temperature: Annotated[
         float, typer.Option(help="0 takes the likeliest token; 1 follows the model.")
@@ -112,18 +103,13 @@ def caption(
     ray_models: Annotated[
         int, typer.Option(help="With --ray: models, one GPU each where there are any; --workers read.")
     ] = 1,
-    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
-    ] = None,
+    device: Device = None,
+    dtype: DType = None,
     kv_mb: Annotated[
         int | None,
         typer.Option(help="Megabytes for keys and values: for how many videos at once.", show_default="2048"),
     ] = None,
-    quantize: Annotated[
-        str | None,
-        typer.Option(help="int8: 8-bit weights in the engine; on a GPU also fp8, int4.", show_default="off"),
-    ] = None,
+    quantize: Quantize = None,
 ) -> None:
     """Caption every video once, into parquet; killed and run again, it goes on where it was."""
     from llava_next_video.caption import Settings, estimate, list_items, on_this_machine, share

@@ -193,16 +193,9 @@ def _wishes(
 
 
 def _folder(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from llava_next_video.model.checkpoint import checkpoint_folder
 
-    from llava_next_video.checkpoint_name import folder_named
-    from llava_next_video.model.checkpoint import named_failures
-
-    folder = folder_named(name)
-    if folder is not None:
-        return folder
-    with named_failures(name):
-        return Path(snapshot_download(name))
+    return checkpoint_folder(name, files=None)  # the original release may be pickles
 
 
 def _bytes(gigabytes: float) -> int:

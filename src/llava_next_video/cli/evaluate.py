@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +11,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_next_video.cli.ask import choose_sampling, load_assistant
+from llava_next_video.cli.judge import JudgeModel, JudgeTimeout, judge_server
+from llava_next_video.cli.options import (
+    Checkpoint,
+    Device,
+    DType,
+    Frames,
+    MostFrames,
+    PerSecond,
+    Quantize,
+    RopeFactor,
+    Sampler,
+)
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
     from llava_next_video.evaluate import Judge
 
 evaluate = typer.Typer(help="Examine a model.", no_args_is_help=True)
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
-    ),
-]
 
 
 @evaluate.command(
@@ -52,33 +56,17 @@ def run(
             show_default="nobody",
         ),
     ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option(help="With a URL: what the server calls its model.", show_default="none")
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that a judge behind a URL may take.")] = 60.0,
+    judge_model: JudgeModel = None,
+    timeout: JudgeTimeout = 60.0,
     attempts: Annotated[int, typer.Option(help="How often a judge without a grade is asked.")] = 3,
-    model: Model = None,
-    frames: Annotated[
-        int | None, typer.Option(help="Frames to look at in each clip.", show_default="8; with --fps 64")
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames to look at per second of clip.", show_default="off")
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(help="Which moments: uniform, linspace or fps.", show_default="uniform; fps with --fps"),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
-    ] = None,
-    quantize: Annotated[
-        str | None, typer.Option(help="int8: 8-bit weights and activations.", show_default="off")
-    ] = None,
-    rope_factor: Annotated[
-        float | None,
-        typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),
-    ] = None,
+    model: Checkpoint = None,
+    frames: MostFrames = None,
+    fps: PerSecond = None,
+    sampler: Sampler = None,
+    device: Device = None,
+    dtype: DType = None,
+    quantize: Quantize = None,
+    rope_factor: RopeFactor = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Answer with the reference network instead of the engine.")
     ] = False,
@@ -98,14 +86,17 @@ def run(
     same. The folder holds every item with its prompt, answer and mark in items.jsonl.
     """
     from llava_next_video.assistant.loading import default_checkpoint
-    from llava_next_video.evaluate import Shard, examine, prepare
+    from llava_next_video.evaluate import ServerJudge, Shard, WorldJudge, examine, prepare
     from llava_next_video.evaluate.manifest import of_model
     from llava_next_video.model.checkpoint import checkpoint_folder
 
     if attempts < 1 or (limit is not None and limit < 1):
         raise ConfigError(f"--attempts is {attempts} and --limit {limit}; expected at least 1")
     part = Shard.parsed(shard)
-    marked_by = _judge(judge, judge_model, timeout)
+    server = judge_server(judge, judge_model, timeout, known=("world",))
+    marked_by: Judge | None = None if judge is None else WorldJudge()
+    if server is not None:
+        marked_by = ServerJudge(server=server)
     work = prepare(
         benchmark,
         files,
@@ -169,8 +160,8 @@ def world(
     clips: Annotated[int, typer.Option(help="Fresh clips to film and ask about.")] = 200,
     images: Annotated[int, typer.Option(help="Fresh pictures to draw and ask about.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the scenes; training uses others.")] = 990_000,
-    frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
-    model: Model = None,
+    frames: Frames = 8,
+    model: Checkpoint = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the scores here (JSON).", show_default="nowhere")
     ] = None,
@@ -191,28 +182,6 @@ def world(
     typer.echo(report.table())
     if out is not None:
         out.write_text(json.dumps(report.as_record(), indent=1) + "\n")
-
-
-def _judge(name: str | None, model: str | None, timeout_s: float) -> Judge | None:
-    """The judge that two options name together.
-
-    Raises:
-        ConfigError: They do not go together.
-    """
-    from llava_next_video.evaluate import ServerJudge, WorldJudge
-    from llava_next_video.judging import ChatServer
-
-    url = name if name is not None and "://" in name else None
-    if (url is None) != (model is None):
-        raise ConfigError("--judge-model goes with a judge's URL: give both, so that scores name their judge")
-    if name is None:
-        return None
-    if url is None:
-        if name != "world":
-            raise ConfigError(f"--judge is {name!r}; expected world, or the URL of a server")
-        return WorldJudge()
-    key = os.environ.get("OPENAI_API_KEY")
-    return ServerJudge(server=ChatServer(url=url, model=model or "", key=key, timeout_s=timeout_s))
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import typer
 
 from llava_next_video.cli.ask import load_assistant
+from llava_next_video.cli.judge import JudgeModel, JudgeTimeout, judge_server
+from llava_next_video.cli.options import Checkpoint, Frames
 from llava_next_video.errors import ConfigError
 
 JUDGES = ("world", "self")
@@ -32,15 +33,8 @@ def prefer(
             "server with OpenAI's chat API, which reads the caption."
         ),
     ] = "world",
-    judge_model: Annotated[
-        str | None, typer.Option(help="With a URL: what the server calls its model.", show_default="none")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
-        ),
-    ] = None,
+    judge_model: JudgeModel = None,
+    model: Checkpoint = None,
     root: Annotated[
         Path | None,
         typer.Option(help="Folder that media paths are relative to.", show_default="the questions'"),
@@ -49,7 +43,7 @@ def prefer(
     temperature: Annotated[float, typer.Option(help="1 follows the model; lower is tamer.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Likeliest tokens of that share are drawn from.")] = 0.95,
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer, at most.")] = 256,
-    frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
+    frames: Frames = 8,
     seed: Annotated[int, typer.Option(help="Makes the answers repeatable.")] = 0,
     rule: Annotated[
         str, typer.Option(help="threshold (a score of 3 or more against less) or best_worst.")
@@ -58,7 +52,7 @@ def prefer(
         str, typer.Option(help="Format of the pairs: messages (ms-swift), or hound (LLaVA-Hound, TRL).")
     ] = "messages",
     attempts: Annotated[int, typer.Option(help="How often a judge without a score is asked.")] = 3,
-    timeout: Annotated[float, typer.Option(help="Seconds that a judge behind a URL may take.")] = 60.0,
+    timeout: JudgeTimeout = 60.0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how many calls and tokens are left, and do nothing.")
     ] = False,
@@ -80,7 +74,6 @@ def prefer(
         read_questions,
     )
     from llava_next_video.feedback import prefer as run
-    from llava_next_video.judging import ChatServer
 
     for name, value, known in (
         ("--rule", rule, get_args(Rule)),
@@ -90,11 +83,7 @@ def prefer(
             raise ConfigError(f"{name} is {value!r}; expected {' or '.join(known)}")
     if attempts < 1:
         raise ConfigError(f"--attempts is {attempts}; expected at least 1")
-    url = judge if judge not in JUDGES else None
-    if url is not None and "://" not in url:
-        raise ConfigError(f"--judge is {judge!r}; expected world, self, or the URL of a server")
-    if (url is None) != (judge_model is None):
-        raise ConfigError("--judge-model goes with a judge's URL: give both, so that verdicts name the judge")
+    server = judge_server(judge, judge_model, timeout, known=JUDGES)
     name = model or "default"
     sampled = Sampled(
         model=name,
@@ -108,11 +97,8 @@ def prefer(
     asked = read_questions(questions, root)
     assistant = None if dry_run and judge != "self" else load_assistant(model)
     judged_by: Judge = WorldJudge()
-    if url is not None:
-        key = os.environ.get("OPENAI_API_KEY")
-        judged_by = EndpointJudge(
-            server=ChatServer(url=url, model=judge_model or "", key=key, timeout_s=timeout)
-        )
+    if server is not None:
+        judged_by = EndpointJudge(server=server)
     elif judge == "self":
         assert assistant is not None
         judged_by = OwnJudge(assistant=assistant, model=name, frames=frames)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_next_video.cli.ask import load_assistant
+from llava_next_video.cli.options import Checkpoint, Device, DType, Quantize, RopeFactor
 from llava_next_video.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -20,12 +21,7 @@ MEBIBYTE = 1 << 20
 
 
 def serve(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
-        ),
-    ] = None,
+    model: Checkpoint = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
     served_model_name: Annotated[
@@ -63,17 +59,10 @@ def serve(
     decoders: Annotated[
         int | None, typer.Option(help="Processes that fetch and decode.", show_default="one a core")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
-    ] = None,
-    quantize: Annotated[
-        str | None, typer.Option(help="int8: 8-bit weights; on a GPU also fp8 and int4.", show_default="off")
-    ] = None,
-    rope_factor: Annotated[
-        float | None,
-        typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),
-    ] = None,
+    device: Device = None,
+    dtype: DType = None,
+    quantize: Quantize = None,
+    rope_factor: RopeFactor = None,
     ray: Annotated[
         str | None,
         typer.Option(help="replicas=N: so many replicas on a Ray cluster.", show_default="this process"),

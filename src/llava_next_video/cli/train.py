@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llava_next_video.cli.ask import quiet
+from llava_next_video.cli.options import Frames
 
 if TYPE_CHECKING:
     from llava_next_video.train.recipe import Stage
@@ -54,7 +55,7 @@ def check(
         Path | None,
         typer.Option(help="Folder that media paths are relative to.", show_default="the data file's"),
     ] = None,
-    frames: Annotated[int, typer.Option(help="Frames to look at in each clip.")] = 8,
+    frames: Frames = 8,
     workers: Annotated[int, typer.Option(help="Media opened at once.")] = 2,
 ) -> None:
     """Open every medium, count every token, and list what training would drop (then exit code 1)."""

@@ -47,3 +47,8 @@ def new_folder(out: Path, *, size_bytes: int = 0) -> Iterator[Path]:
                 f"{out} could not be finished, its disk is full ({error.strerror}); nothing is left of it"
             ) from error
         raise
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

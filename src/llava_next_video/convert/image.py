@@ -7,12 +7,12 @@ from pathlib import Path
 from transformers import LlavaNextConfig
 
 from llava_next_video.convert.card import write_card
-from llava_next_video.convert.folder import new_folder
-from llava_next_video.convert.names import RECOMPUTED
-from llava_next_video.convert.original import Converted, folder_bytes
+from llava_next_video.convert.folder import folder_bytes, new_folder
+from llava_next_video.convert.original import Converted
 from llava_next_video.convert.parts import (
     checkpoint_processor,
     generation_config,
+    hub_weights,
     refuse_unfit,
     with_placeholders,
     with_vocabulary,
@@ -20,11 +20,10 @@ from llava_next_video.convert.parts import (
 )
 from llava_next_video.convert.registry import published_as
 from llava_next_video.convert.release import TEXT_CLASSES, read_json, shape_of
-from llava_next_video.convert.tensors import SHARD_BYTES, read_weights, write_weights
+from llava_next_video.convert.tensors import SHARD_BYTES, total_bytes, write_weights
 from llava_next_video.convert.wishes import Wishes
 from llava_next_video.errors import CheckpointError
 from llava_next_video.model import LlavaNextVideoConfig, with_rope_factor
-from llava_next_video.model.layouts import in_memory, on_hub
 from llava_next_video.processing.chat import with_clips
 from llava_next_video.processing.folder import read_processor_files
 from llava_next_video.processing.loading import load_tokenizer
@@ -88,18 +87,13 @@ def image_to_video(
         **{name: getattr(theirs, name) for name in _SHARED},
         **told,
     )
-    stored = {
-        on_hub(in_memory(name)): weight
-        for name, weight in read_weights(folder).items()
-        if not RECOMPUTED.search(name)
-    }
-    weights, notes = with_vocabulary(stored, config, words)
+    weights, notes = with_vocabulary(hub_weights(folder), config, words)
     if wishes.rope_factor is not None:
         config = with_rope_factor(config, wishes.rope_factor)
         notes.append(f"positions stretched by {wishes.rope_factor:g}")
     notes.append("zero-shot: trained on pictures, not on clips")
     refuse_unfit(str(folder), weights, config)
-    with new_folder(out, size_bytes=sum(weight.size_bytes for weight in weights.values())) as partial:
+    with new_folder(out, size_bytes=total_bytes(weights)) as partial:
         write_weights(partial, weights, shard_bytes=shard_bytes)
         write_config(partial, config, weights)
         checkpoint_processor(config, words, template).save_pretrained(partial)

@@ -5,6 +5,7 @@
               model.vision_tower.vision_tower.vision_model.*  vision_tower.vision_model.*
               model.mm_projector.0, .2          multi_modal_projector.linear_1, .linear_2
               model.image_newline               image_newline
+              model.faster_token                faster_token  (slow-fast only)
               model.vision_resampler.pool.*     model.vision_resampler.pool.*  (conv pooling only)
 
 Knows names only: no files, no tensors.
@@ -12,16 +13,12 @@ Knows names only: no files, no tensors.
 
 from __future__ import annotations
 
-import re
-
-RECOMPUTED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
-"""Buffers that older versions saved and every network computes for itself."""
-
 _PAIRS = (
     ("model.vision_tower.vision_tower.vision_model.", "vision_tower.vision_model."),
     ("model.mm_projector.0.", "multi_modal_projector.linear_1."),
     ("model.mm_projector.2.", "multi_modal_projector.linear_2."),
     ("model.image_newline", "image_newline"),
+    ("model.faster_token", "faster_token"),
     ("model.vision_resampler.pool.", "model.vision_resampler.pool."),
     ("model.embed_tokens.", "language_model.model.embed_tokens."),
     ("model.layers.", "language_model.model.layers."),

@@ -10,12 +10,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from llava_next_video.convert.card import write_card
-from llava_next_video.convert.folder import new_folder
-from llava_next_video.convert.names import RECOMPUTED, to_hub, to_original
+from llava_next_video.convert.folder import folder_bytes, new_folder
+from llava_next_video.convert.names import to_hub, to_original
 from llava_next_video.convert.parts import (
     VOCABULARY,
     checkpoint_processor,
     generation_config,
+    hub_weights,
     refuse_unfit,
     with_placeholders,
     with_vocabulary,
@@ -23,13 +24,19 @@ from llava_next_video.convert.parts import (
 )
 from llava_next_video.convert.registry import Published, published_as, refuse_contradiction, relative_of
 from llava_next_video.convert.release import OWN_TOWER, Release, read_json, read_release, write_release
-from llava_next_video.convert.tensors import SHARD_BYTES, Weight, read_weights, write_weights
+from llava_next_video.convert.tensors import (
+    SHARD_BYTES,
+    Weight,
+    read_weights,
+    total_bytes,
+    write_weights,
+)
 from llava_next_video.convert.towers import tower_config, tower_kind
 from llava_next_video.convert.wishes import Wishes
 from llava_next_video.errors import CheckpointError, ConfigError
 from llava_next_video.model import LlavaNextVideoConfig, with_rope_factor
 from llava_next_video.model.checkpoint import refuse_folder
-from llava_next_video.model.layouts import in_memory, on_hub
+from llava_next_video.model.layouts import RECOMPUTED
 from llava_next_video.processing.loading import load_tokenizer
 
 KEPT = "original"
@@ -101,6 +108,8 @@ def in_hub_form(
         vision_feature_select_strategy="default" if shape.tower == "clip" else "full",
         image_grid_pinpoints=release.canvases(vision.image_size),
         image_tile_limit=release.tile_limit,
+        add_faster_video=release.add_faster_video,
+        faster_token_stride=release.faster_token_stride,
         tie_word_embeddings=bool(release.text.get("tie_word_embeddings")),
         **_clip_settings(release, known or relative_of(shape), wishes),
     )
@@ -151,8 +160,7 @@ def original_to_hub(
         ConfigError: a setting that does not exist, or a template that nobody told.
     """
     form = in_hub_form(folder, wishes or Wishes(), tower=tower, tokenizer=tokenizer)
-    size = sum(weight.size_bytes for weight in form.weights.values())
-    with new_folder(out, size_bytes=size) as partial:
+    with new_folder(out, size_bytes=total_bytes(form.weights)) as partial:
         write_weights(partial, form.weights, shard_bytes=shard_bytes)
         write_config(partial, form.config, form.weights)
         checkpoint_processor(form.config, form.tokenizer, form.template).save_pretrained(partial)
@@ -174,11 +182,7 @@ def hub_to_original(folder: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) 
     refuse_folder(folder)
     config = LlavaNextVideoConfig.from_pretrained(folder)
     kept = folder / KEPT
-    stored = {
-        on_hub(in_memory(name)): weight
-        for name, weight in read_weights(folder).items()
-        if not RECOMPUTED.search(name)
-    }
+    stored = hub_weights(folder)
     refuse_unfit(str(folder), stored, config)
     notes = []
     if kept.is_dir():
@@ -192,7 +196,7 @@ def hub_to_original(folder: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) 
         if original is None:
             raise CheckpointError(f"{folder} has {name}, which the original release has no place for")
         weights[original] = weight
-    with new_folder(out, size_bytes=sum(weight.size_bytes for weight in weights.values())) as partial:
+    with new_folder(out, size_bytes=total_bytes(weights)) as partial:
         write_weights(partial, weights, shard_bytes=shard_bytes)
         if kept.is_dir():
             _copy_small_files(kept, partial)
@@ -239,8 +243,3 @@ def _copy_small_files(source: Path, target: Path) -> None:
         for path in source.glob(pattern):
             if path.is_file() and not path.name.endswith(".index.json"):
                 shutil.copyfile(path, target / path.name)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from llava_next_video.convert.tensors import Weight
+from llava_next_video.convert.tensors import Weight, read_weights
 from llava_next_video.convert.tokenizer import IMAGE, VIDEO
 from llava_next_video.model import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 from llava_next_video.model.checkpoint import refuse_loading
-from llava_next_video.model.layouts import in_memory
+from llava_next_video.model.layouts import RECOMPUTED, in_memory, on_hub
 from llava_next_video.model.weights import skeleton
 from llava_next_video.processing import (
     LlavaNextImageProcessor,
@@ -38,6 +38,19 @@ def with_placeholders(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
+
+
+def hub_weights(folder: Path) -> dict[str, Weight]:
+    """The weights of a folder in any layout that we load, named as on the hub; none is read yet.
+
+    Raises:
+        CheckpointError: no weights, a missing shard, a corrupt file, or a weight in two files.
+    """
+    return {
+        on_hub(in_memory(name)): weight
+        for name, weight in read_weights(folder).items()
+        if not RECOMPUTED.search(name)
+    }
 
 
 def with_vocabulary(
@@ -122,6 +135,8 @@ def checkpoint_processor(
         spatial_pool_mode=config.spatial_pool_mode,
         video_newline=config.video_newline,
         image_tile_limit=config.image_tile_limit,
+        add_faster_video=config.add_faster_video,
+        faster_token_stride=config.faster_token_stride,
     )
 
 

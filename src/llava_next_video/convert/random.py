@@ -12,19 +12,16 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
-from llava_next_video.convert.folder import new_folder
+from llava_next_video.convert.folder import folder_bytes, new_folder
+from llava_next_video.convert.parts import checkpoint_processor
 from llava_next_video.convert.presets import Preset
 from llava_next_video.convert.tensors import Weight, write_weights
 from llava_next_video.convert.tokenizer import IMAGE, SMALL_TALK, VIDEO, byte_level_bpe
 from llava_next_video.model import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 from llava_next_video.model.layouts import on_hub
 from llava_next_video.model.precision import FLOATS, read_dtype
-from llava_next_video.processing import (
-    LlavaNextImageProcessor,
-    LlavaNextVideoImageProcessor,
-    LlavaNextVideoProcessor,
-    chat_template,
-)
+from llava_next_video.model.weights import skeleton
+from llava_next_video.processing import chat_template
 
 STANDARD_DEVIATION = 0.02
 
@@ -57,11 +54,9 @@ def _write(folder: Path, preset: Preset, seed: int, dtype: torch.dtype) -> Writt
     config = _config(preset, tokenizer)
     config.dtype = dtype
     config.architectures = [LlavaNextVideoForConditionalGeneration.__name__]
-    with torch.device("meta"):
-        model = LlavaNextVideoForConditionalGeneration(config)
-    shapes = {on_hub(key): value.shape for key, value in model.state_dict().items()}
+    shapes = {on_hub(key): value.shape for key, value in skeleton(config).state_dict().items()}
     config.save_pretrained(folder)
-    _processor(preset, tokenizer).save_pretrained(folder)
+    checkpoint_processor(config, tokenizer, chat_template("vicuna")).save_pretrained(folder)
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -73,7 +68,7 @@ def _write(folder: Path, preset: Preset, seed: int, dtype: torch.dtype) -> Writt
     }
     write_weights(folder, weights)
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    return Written(parameters=parameters, size_bytes=sum(file.stat().st_size for file in folder.iterdir()))
+    return Written(parameters=parameters, size_bytes=folder_bytes(folder))
 
 
 def _config(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> LlavaNextVideoConfig:
@@ -116,22 +111,6 @@ def _config(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> LlavaNextVide
 def _pinpoints(side: int) -> list[list[int]]:
     """The released grids (1x2, 2x1, 2x2, 3x1, 1x3 tiles) for tiles of `side` pixels."""
     return [[rows * side, columns * side] for rows, columns in ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))]
-
-
-def _processor(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> LlavaNextVideoProcessor:
-    side = preset.image
-    square = {"height": side, "width": side}
-    return LlavaNextVideoProcessor(
-        video_processor=LlavaNextVideoImageProcessor(size={"shortest_edge": side}, crop_size=square),
-        image_processor=LlavaNextImageProcessor(
-            size={"shortest_edge": side}, crop_size=square, image_grid_pinpoints=_pinpoints(side)
-        ),
-        tokenizer=tokenizer,
-        chat_template=chat_template("vicuna"),
-        patch_size=preset.patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-    )
 
 
 def _draw(key: str, shape: torch.Size, seed: int) -> Tensor:

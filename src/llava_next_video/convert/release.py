@@ -47,6 +47,8 @@ class Release:
         pinpoints: Canvases as (width, height) in pixels, or as a range of grids.
         tile_limit: Tiles' worth of patches that a picture keeps at most.
         video_newline: Where newlines stand in a clip.
+        add_faster_video: Clips are slow-fast, each frame of which a learned token ends.
+        faster_token_stride: Which frames of these are slow: each so-many-th.
         pool_before_projector: Frames are pooled, then projected.
         spatial_pool_mode: How frames are pooled.
         spatial_pool_stride: Patches a side that become one.
@@ -60,6 +62,8 @@ class Release:
     pinpoints: object
     tile_limit: int | None
     video_newline: str | None
+    add_faster_video: bool
+    faster_token_stride: int
     pool_before_projector: bool | None
     spatial_pool_mode: str | None
     spatial_pool_stride: int | None
@@ -135,6 +139,8 @@ def read_release(folder: Path) -> Release:
         pinpoints=values.get("image_grid_pinpoints"),
         tile_limit=int(limited[1]) if limited else None,
         video_newline=values.get("mm_newline_position"),
+        add_faster_video=bool(values.get("add_faster_video")),
+        faster_token_stride=values.get("faster_token_stride") or 10,
         pool_before_projector=None if position is None else position == "before",
         spatial_pool_mode=values.get("mm_spatial_pool_mode"),
         spatial_pool_stride=values.get("mm_spatial_pool_stride"),
@@ -161,6 +167,10 @@ def write_release(folder: Path, config: LlavaNextVideoConfig, dtype: str) -> Non
     ):
         if not fine:
             raise CheckpointError(f"the original release has no way to say {key} {getattr(config, key)!r}")
+    if config.add_faster_video and config.video_newline != "grid":
+        raise CheckpointError(
+            f"the original release has no slow-fast clips with newlines {config.video_newline!r}, only 'grid'"
+        )
     general = set(PreTrainedConfig().to_dict()) | {"rope_parameters", "layer_types"}
     values = {key: value for key, value in text.items() if key not in general}
     rope = text["rope_parameters"]
@@ -182,6 +192,8 @@ def write_release(folder: Path, config: LlavaNextVideoConfig, dtype: str) -> Non
         "mm_spatial_pool_stride": config.spatial_pool_stride,
         "mm_spatial_pool_out_channels": config.spatial_pool_out_channels,
         "mm_newline_position": config.video_newline,
+        "add_faster_video": config.add_faster_video,
+        "faster_token_stride": config.faster_token_stride,
         "mm_pooling_position": "before" if config.pool_before_projector else "after",
         "mm_use_im_start_end": False,
         "mm_use_im_patch_token": False,
@@ -253,7 +265,12 @@ def _refuse_other_ways(folder: Path, values: Mapping[str, Any]) -> None:
             ("mm_resampler_type", values.get("mm_resampler_type") in (None, "spatial_pool"), "spatial_pool"),
             ("mm_vision_select_feature", values.get("mm_vision_select_feature") == "patch", "patch"),
             ("mm_use_im_start_end", not values.get("mm_use_im_start_end"), "false"),
-            ("add_faster_video", not values.get("add_faster_video"), "false"),
+            # Source: LLaVA-NeXT, llava_arch.py, whose other newline modes leave the fast frames out.
+            (
+                "add_faster_video",
+                not values.get("add_faster_video") or values.get("mm_newline_position") == "grid",
+                "false, or true with mm_newline_position 'grid'",
+            ),
             ("image_aspect_ratio", aspect == "anyres" or bool(_LIMITED.match(aspect)), "anyres"),
             (
                 "mm_pooling_position",

@@ -124,10 +124,14 @@ def write_weights(folder: Path, weights: Mapping[str, Weight], *, shard_bytes: i
     for file, keys in zip(names, parts, strict=True):
         _write_file(folder / file, {key: weights[key] for key in keys})
     if len(parts) > 1:
-        total = sum(weight.size_bytes for weight in weights.values())
         where = {key: file for file, keys in zip(names, parts, strict=True) for key in keys}
-        index = {"metadata": {"total_size": total}, "weight_map": where}
+        index = {"metadata": {"total_size": total_bytes(weights)}, "weight_map": where}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def total_bytes(weights: Mapping[str, Weight]) -> int:
+    """Bytes of all weights."""
+    return sum(weight.size_bytes for weight in weights.values())
 
 
 def shards(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:

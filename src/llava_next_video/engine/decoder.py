@@ -23,6 +23,7 @@ from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import ConfigError
+from llava_next_video.model.configuration import head_width
 
 FAMILIES = ("llama", "mistral", "qwen2")
 
@@ -72,9 +73,7 @@ class Decoder:
             )
         self.heads = config.num_attention_heads
         self.key_value_heads = config.num_key_value_heads
-        self.head_width = (
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
+        self.head_width = head_width(config)
         self.width = config.hidden_size
         self.epsilon = config.rms_norm_eps
         self.windows = _windows(config)

@@ -137,7 +137,7 @@ def quantized_rows(
     >>> rows.tolist()
     [[64, -127, 32]]
     """
-    scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-10) / 127
+    scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(_LEAST) / 127
     return (weight / scale).round().to(torch.int8), scale
 
 

@@ -16,6 +16,7 @@ from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.settings import EngineSettings, Quantize
 from llava_next_video.engine.vision import Vision
 from llava_next_video.errors import CapacityError
+from llava_next_video.model.configuration import head_width
 
 KV_BYTES_ON_CPU = 2 * 1024**3
 _SPARE_SHARE = 24  # this part of a GPU's memory is left for recorded graphs, pixels and what lies between
@@ -60,8 +61,7 @@ def estimate(model: Any, settings: EngineSettings, *, item_bytes: int = 2) -> Es
     narrow = sum(parameter.numel() for name, parameter in layers.named_parameters() if "proj" in name)
     every = sum(parameter.numel() for parameter in model.parameters())
     weights = int(narrow * _BITS[settings.quantize] / 16 * item_bytes) + (every - narrow) * item_bytes
-    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    token_kv = 2 * text.num_hidden_layers * text.num_key_value_heads * head_width * item_bytes
+    token_kv = 2 * text.num_hidden_layers * text.num_key_value_heads * head_width(text) * item_bytes
     rows = settings.token_budget * (4 * text.hidden_size + 3 * text.intermediate_size) * item_bytes
     logits = settings.max_requests * text.vocab_size * 4
     return Estimate(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llava_next_video.engine.decoder import Attend, Decoder
 from llava_next_video.engine.graphs import DecodeGraphs, padded_size
-from llava_next_video.engine.request import UNKNOWN, Request
+from llava_next_video.engine.request import UNKNOWN
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.sampler_batched import BatchedSampler
 from llava_next_video.engine.scheduler import Chunk, Sampled
@@ -167,8 +167,7 @@ class Runner:
 
 
 def _generates(chunk: Chunk) -> bool:
-    request: Request = chunk.request
-    return chunk.count == 1 and chunk.samples and chunk.start >= request.prompt_tokens
+    return chunk.count == 1 and chunk.samples and chunk.start >= chunk.request.prompt_tokens
 
 
 def _spread(chosen: Sequence[Sampled], places: Sequence[bool]) -> list[Sampled | None]:

@@ -93,15 +93,16 @@ SUITED: Mapping[str, EngineSettings] = MappingProxyType(
 """Limits that suit each kind of device, by its name in torch."""
 
 
-def read_quantize(name: str | None) -> Quantize:
+def read_quantize(name: str | None, *, others: tuple[str, ...] = ()) -> Quantize:
     """The quantisation of that name; None is none.
 
     Raises:
-        ConfigError: It is none that we know.
+        ConfigError: It is none that we know; `others`, which the caller has read, are named beside ours.
     """
-    for known in get_args(Quantize)[1:]:
+    ours: tuple[Quantize, ...] = get_args(Quantize)[1:]
+    for known in ours:
         if name == known:
             return known
     if name is not None:
-        raise ConfigError(f"unknown quantisation {name!r}; known: {', '.join(get_args(Quantize)[1:])}")
+        raise ConfigError(f"unknown quantisation {name!r}; known: {', '.join((*ours, *others))}")
     return "none"

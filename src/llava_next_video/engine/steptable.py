@@ -27,8 +27,8 @@ class Field(IntEnum):
 
     POSITION, ROPE, TABLE and COVERED belong to the row of the step: where the token stands in its request,
     how such positions are scaled, which page table it looks through, and how many tokens of it a shared
-    bundle reads. The others list things of
-    which there are no more than rows: own bundles, shared bundles, their rows, and long chunks.
+    bundle reads. The others list things of which there are no more than rows: own bundles, shared bundles,
+    their rows, and long chunks.
     """
 
     POSITION = 0

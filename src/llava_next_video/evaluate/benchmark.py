@@ -74,6 +74,11 @@ def lettered(options: Sequence[str], shape: str = "{}. {}") -> str:
     return "\n".join(shape.format(letter, one) for letter, one in zip(LETTERS, options, strict=False))
 
 
+def letter(item: Item, question: str) -> str:
+    """The usual words of LLaVA's multiple choice, for options that come without letters."""
+    return f"{question}\n{lettered(item.options)}{DIRECTLY}"
+
+
 def as_asked(item: Item, question: str) -> str:
     """The question and nothing else."""
     return question

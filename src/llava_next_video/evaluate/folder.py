@@ -144,8 +144,11 @@ def put_once(path: Path, text: str) -> None:
 def put(path: Path, text: str) -> None:
     """Write a file whole, over an older one."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    _write(draft, text)
-    draft.replace(path)
+    try:
+        _write(draft, text)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

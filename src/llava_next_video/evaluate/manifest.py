@@ -18,6 +18,7 @@ from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.engine import Engine
 from llava_next_video.errors import ConfigError
 from llava_next_video.media import Sampling
+from llava_next_video.model.quantised import quantised_with
 
 Manifest = Mapping[str, object]
 """Plain JSON values by name; what is equal gives equal answers."""
@@ -76,13 +77,14 @@ def of_model(
 
 def _computed(network: Network) -> Manifest:
     """By what the answers are computed, and in which numbers; `auto` differs from machine to machine."""
+    quantize: object
     match network:
         case Engine():
             numbers, quantize = network.decoder.embedding, network.settings.quantize
             kind = "engine"
         case ReferenceNetwork():
-            numbers, quantize = network.model.get_input_embeddings().weight, "none"
-            kind = "reference"
+            numbers = network.model.get_input_embeddings().weight
+            kind, quantize = "reference", quantised_with(network.model) or "none"
         case _:
             raise TypeError(f"a network of an unknown kind, {type(network).__name__}")
     dtype = str(numbers.dtype).removeprefix("torch.")

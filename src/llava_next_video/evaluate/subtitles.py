@@ -23,13 +23,25 @@ class Line(NamedTuple):
     words: str
 
 
+def subtitle_file(folder: Path, video: str) -> Path:
+    """Where the subtitles of a video are, if it has any.
+
+    >>> subtitle_file(Path("srt"), "data/7sCt.mp4").as_posix()
+    'srt/7sCt.srt'
+    """
+    return folder / f"{Path(video).stem}.srt"
+
+
 def read_subtitles(path: Path) -> tuple[Line, ...]:
     """The lines of an SRT file, their markup taken away.
 
     Raises:
-        DataError: A block without times.
+        DataError: A block without times, or no text in UTF-8.
     """
-    text = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    try:
+        text = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}; give an SRT file in UTF-8") from error
     lines = []
     for block in re.split(r"\n\s*\n", text):
         rows = block.strip().split("\n")
@@ -48,15 +60,14 @@ def read_subtitles(path: Path) -> tuple[Line, ...]:
 def spoken(lines: Sequence[Line], clip: Clip, frames: int | None) -> str:
     """The words at the frames of a clip that are seen, or at so many evenly spread ones; a line each, once.
 
+    A clip without a rate has no frame numbers: its words are those at the frames that are seen.
+
     Source: Video-MME, README (the lines of the sampled frames); lmms-eval, `tasks/videomme/utils.py`,
     `videomme_doc_to_text_subtitle` (frame numbers, from the first to the last).
     """
     rate = clip.frames_per_second
-    if frames is None:
-        seen = [(time_s, time_s) for time_s in clip.times_s]
-        said = [line for line in lines if any(line.start_s <= at < line.end_s for at, _ in seen)]
-    elif rate is None:
-        return spoken(lines, clip, None)
+    if frames is None or rate is None:
+        said = [line for line in lines if any(line.start_s <= at < line.end_s for at in clip.times_s)]
     else:
         numbers = moments(clip.frame_count, Sampling(how="linspace", frames=frames), None)
         said = [

@@ -15,7 +15,7 @@ from llava_next_video.evaluate.items import Item, find_videos, read_table
 from llava_next_video.evaluate.judges import Judge
 from llava_next_video.evaluate.manifest import Manifest
 from llava_next_video.evaluate.parsers import refuse_parser
-from llava_next_video.evaluate.subtitles import NONE, read_subtitles, spoken
+from llava_next_video.evaluate.subtitles import NONE, read_subtitles, spoken, subtitle_file
 from llava_next_video.media import Limits, Sampling, read_clip
 from llava_next_video.messages import Turn, Video, user
 
@@ -30,7 +30,8 @@ class Work:
     Attributes:
         items: Those with a video.
         videos: Where each is, by the name that items give it.
-        missing: Names of videos that are nowhere; their items are left out.
+        missing: Names of videos that are nowhere.
+        left_out: How many items ask about these.
         subtitles: Folder of SRT files by the video's name; None to ask without.
     """
 
@@ -73,7 +74,7 @@ class Work:
             clip = read_clip(str(video), self.sampling, limits)
         except LlavaNextVideoError:  # who answers meets it again, and says so in the place of the answer
             return (user(prompt, [Video(source=str(video))]),)
-        path = self.subtitles / f"{Path(item.video).stem}.srt"
+        path = subtitle_file(self.subtitles, item.video)
         told = spoken(read_subtitles(path), clip, self.protocol.subtitle_frames) if path.exists() else NONE
         return (user(SUBTITLES.format(told) + prompt, [Video(source=clip)]),)
 
@@ -137,7 +138,7 @@ def prepare(
 
     Raises:
         ConfigError: An unknown benchmark, protocol or parser, or settings that do not go together.
-        DataError: A row that cannot be read, two items with one id, or missing videos.
+        DataError: A row or subtitles that cannot be read, two items with one id, or missing videos.
     """
     benchmark = benchmark_named(name)
     chosen = protocol_named(benchmark, protocol)
@@ -161,6 +162,10 @@ def prepare(
         raise DataError(
             f"{videos}: none of the {len(missing):,} videos is there; name their folder with --videos"
         )
+    if subtitles is not None:
+        for path in (subtitle_file(subtitles, name) for name in found):
+            if path.exists():
+                read_subtitles(path)
     return Work(
         benchmark=benchmark,
         protocol=chosen,

@@ -5,7 +5,7 @@ A weight that the file does not have is never made up, and a pickle is never ope
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -20,11 +20,16 @@ from llava_next_video.errors import CheckpointError
 MODEL_TYPE = "llava_next_video"
 IMAGE_MODEL_TYPE = "llava_next"
 """The same network, trained on pictures alone; it is loaded, too, and looks at clips zero-shot."""
-_WANTED = ["*.json", "*.jinja", "*.model", "*.safetensors"]
+WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+"""The files of a checkpoint that loading looks at."""
 
 
-def checkpoint_folder(name: str | PathLike[str]) -> Path:
+def checkpoint_folder(name: str | PathLike[str], files: Sequence[str] | None = WANTED) -> Path:
     """The folder of a checkpoint; one of the hub is fetched, or found where it was fetched to before.
+
+    Args:
+        name: Folder or hub name.
+        files: Which files are fetched, as patterns; None: all.
 
     Raises:
         CheckpointError: The hub cannot be reached or does not have it.
@@ -33,7 +38,7 @@ def checkpoint_folder(name: str | PathLike[str]) -> Path:
     if folder is not None:
         return folder
     with named_failures(str(name)):
-        return Path(snapshot_download(str(name), allow_patterns=_WANTED))
+        return Path(snapshot_download(str(name), allow_patterns=None if files is None else list(files)))
 
 
 def refuse_folder(folder: Path) -> None:

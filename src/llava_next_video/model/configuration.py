@@ -34,6 +34,16 @@ UNTOLD = -1
 """The `video_token_index` of a LLaVA-NeXT checkpoint for pictures, until its processor gives an id."""
 
 
+def head_width(text: Any) -> int:
+    """Features of one attention head of a text config.
+
+    >>> from transformers import LlamaConfig
+    >>> head_width(LlamaConfig(hidden_size=4096, num_attention_heads=32))
+    128
+    """
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
 class LlavaNextVideoConfig(HubConfig):
     """Everything that decides the shape of the network; the defaults are LLaVA-NeXT-Video-7B.
 
@@ -155,16 +165,16 @@ class LlavaNextVideoConfig(HubConfig):
 
     def video_layout(self, frames: int, wish: ClipLayout | None = None) -> VideoLayout:
         """How a clip of that many frames is ordered; a wish comes before what the checkpoint does."""
-        wish = wish or ClipLayout()
         return video_layout(
             frames,
             tile=self.vision_config.image_size,
             patch=self.vision_config.patch_size,
             stride=self.spatial_pool_stride,
             mode=self.spatial_pool_mode,
-            newline=wish.newline or self.video_newline,
-            slow_fast=wish.slow_fast or self.slow_fast,
+            newline=self.video_newline,
+            slow_fast=self.slow_fast,
             frame_token=self.add_faster_video,
+            wish=wish,
         )
 
 

@@ -10,6 +10,9 @@ Knows names only: no files, no tensors.
 
 import re
 
+RECOMPUTED = re.compile(r"(position_ids|rotary_emb\.inv_freq)$")
+"""Buffers that older versions saved and every network computes for itself."""
+
 RENAMES: dict[str, str] = {
     r"^language_model\.lm_head\.": "lm_head.",
     r"^language_model\.model\.": "model.language_model.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -258,6 +259,14 @@ def quantised_text(rows: Sequence[QuantisedRow]) -> str:
 def is_quantised(model: nn.Module) -> bool:
     """Whether its weights were loaded with fewer bits."""
     return getattr(model, "hf_quantizer", None) is not None
+
+
+def quantised_with(model: Any) -> dict[str, object] | None:
+    """What the quantisation config says with which its weights were loaded, as plain JSON values, if any."""
+    if not is_quantised(model):
+        return None
+    told: dict[str, object] = json.loads(model.hf_quantizer.quantization_config.to_json_string())
+    return told
 
 
 def _bytes_of(weight: Tensor) -> int:

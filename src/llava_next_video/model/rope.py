@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from llava_next_video.long_video import RopeScaling
+from llava_next_video.model.configuration import head_width
 from llava_next_video.model.context import with_rope
 
 
@@ -29,7 +30,7 @@ def scaled_rotary(rotary: Callable[[Any], Any], text: PreTrainedConfig, rope: Ro
     longer = with_rope(text, rope)
     if rope.kind == "dynamic":
         own = longer.rope_parameters
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        width = head_width(text)
         base = own["rope_theta"] * (rope.factor or 1.0) ** (width / (width - 2))
         longer.rope_parameters = {"rope_type": "default", "rope_theta": base}
     return rotary(longer)

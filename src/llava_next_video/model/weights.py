@@ -6,7 +6,6 @@ For whoever builds another network from them: nothing is kept, so there is never
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -23,9 +22,7 @@ from llava_next_video.model.adapter import Adapter
 from llava_next_video.model.checkpoint import named_failures, refuse_folder, refuse_loading
 from llava_next_video.model.configuration import LlavaNextVideoConfig
 from llava_next_video.model.generation import LlavaNextVideoForConditionalGeneration
-from llava_next_video.model.layouts import in_memory
-
-_RECOMPUTED = re.compile(r"(position_ids|rotary_emb\.inv_freq)$")  # older transformers saved them too
+from llava_next_video.model.layouts import RECOMPUTED, in_memory
 
 
 class FolderWeights:
@@ -63,7 +60,7 @@ class FolderWeights:
                     if name in found and found[name] != shape
                 ],
                 "unexpected_keys": [
-                    name for name in found if name not in wanted and not _RECOMPUTED.search(name)
+                    name for name in found if name not in wanted and not RECOMPUTED.search(name)
                 ],
             },
             allows_other_sizes=False,

@@ -36,16 +36,16 @@ class Counting:
 
         A wish comes before what the checkpoint does.
         """
-        wish = wish or ClipLayout()
         return video_layout(
             frames,
             tile=seen,
             patch=self._patch(),
             stride=self.stride,
             mode=self.pooling,
-            newline=wish.newline or self.newline,
-            slow_fast=wish.slow_fast or self.slow_fast,
+            newline=self.newline,
+            slow_fast=self.slow_fast,
             frame_token=self.frame_token,
+            wish=wish,
         ).tokens
 
     def _patch(self) -> int:

@@ -57,10 +57,8 @@ for stored in ("bf16", "fp8e4nv"):
     for turned in (False, True):
         lines(store._store_kernel, types, {**shape, "TURNED": turned, "QUERY_HEADS": 32, "PADDED_HEADS": 8})
     lines(store._gather_kernel, types, {**shape, "TOKENS": 32})
-floats = {name: "*bf16" for name in ("x", "residual", "weight", "out", "heads", "gate_up")}
-lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"ADDED": True, "WIDTH": 4096, "PADDED": 4096})
-lines(fused._turn_kernel, floats | {"positions": "*i64", "turns": "*fp32"},
-      {"HEADS": 64, "BLOCK": 64, "WIDTH": 80, "HALF": 64})
+floats = {name: "*bf16" for name in ("x", "weight", "out", "gate_up")}
+lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"WIDTH": 4096, "PADDED": 4096})
 lines(fused._silu_kernel, floats, {"BLOCK": 1024})
 row = {name: "*bf16" for name in ("x", "weight", "norm", "out")} | {"epsilon": "fp32"}
 for tile in one_row.TILES:

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from tests.engine.kernels.conftest import DEVICE, PAGE, TOLERANCE, play
 from torch import Tensor
 
+from llava_next_video.engine.decoder import rotate
+
 DTYPES = [torch.float32, *(pytest.param(d, marks=pytest.mark.gpu) for d in (torch.float16, torch.bfloat16))]
 
 
@@ -28,19 +30,8 @@ def test_an_rms_norm_is_torchs(dtype: torch.dtype) -> None:
     wanted = F.rms_norm(x.double(), (1152,), weight.double(), 1e-5)
     assert far(rms_norm(x, weight, 1e-5), wanted) < TOLERANCE[dtype]
     assert rms_norm(x[:0], weight, 1e-5).shape == (0, 1152)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_norm_of_a_sum_leaves_the_sum(dtype: torch.dtype) -> None:
-    from llava_next_video.engine.kernels.fused import rms_norm
-
-    x, weight, stream = drawn(2, 80, dtype=dtype), drawn(80, dtype=dtype), drawn(2, 80, dtype=dtype) * 3
-    total = x + stream
-    found = rms_norm(x, weight, 1e-5, stream)
-    assert torch.equal(stream, total)
-    assert far(found, F.rms_norm(total.double(), (80,), weight.double(), 1e-5)) < TOLERANCE[dtype]
     with pytest.raises(ValueError, match="give a contiguous one"):
-        rms_norm(x.t(), x[0, :2], 1e-5)
+        rms_norm(x.t(), x[0, :3], 1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -61,26 +52,8 @@ def turns_of(context: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("width", [64, 80])
-def test_rope_is_a_product_of_complex_numbers(dtype: torch.dtype, width: int) -> None:
-    from llava_next_video.engine.decoder import rotate
-    from llava_next_video.engine.kernels.fused import turn
-
-    turns, flat = turns_of(50, width)
-    heads = drawn(3, 7, width, dtype=dtype)
-    positions = torch.tensor([49, 0, 7], device=DEVICE)
-    wanted = heads.clone()
-    rotate(wanted[:, :5], turns[positions][:, None])
-    turn(heads[:, :5], positions, flat)
-    assert far(heads, wanted) < TOLERANCE[dtype]
-    assert torch.equal(heads[:, 5:], wanted[:, 5:])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_can_turn_queries_and_keys_on_their_way(dtype: torch.dtype) -> None:
-    from llava_next_video.engine.kernels.fused import turn
-
-    _, flat = turns_of(64, 80)
+    turns, flat = turns_of(64, 80)
     plain, turning = (play(heads=7, key_value_heads=1, width=80, dtype=dtype) for _ in range(2))
     for stage in (plain, turning):
         stage.enter([9, 3])
@@ -89,7 +62,7 @@ def test_attention_can_turn_queries_and_keys_on_their_way(dtype: torch.dtype) ->
         turned = heads.clone()
         for stage in (plain, turning):
             stage.attention.begin([stage.chunk(0, start, count)])
-        turn(turned[:, :8], plain.attention.positions[:count], flat)
+        rotate(turned[:, :8], turns[plain.attention.positions[:count]][:, None])
         wanted = plain.attention.attend(0, turned[:, :7], turned[:, 7:])
         of_rows = flat[start : start + count]
         found = turning.attention.attend(0, heads[:, :7], heads[:, 7:], of_rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import no_type_check
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
@@ -14,27 +14,22 @@ _AT_ONCE = 1024
 
 
 def rms_norm(
-    x: Float[Tensor, "rows width"],
-    weight: Float[Tensor, " width"],
-    epsilon: float,
-    residual: Float[Tensor, "rows width"] | None = None,
+    x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
 ) -> Float[Tensor, "rows width"]:
-    """An RMS norm of `x`, or of `x + residual`; the sum is then left in `residual`.
+    """An RMS norm of each row.
 
     Raises:
         ValueError: rows do not lie one behind the other.
     """
-    _refuse_gaps(x, residual)
+    _refuse_gaps(x)
     out = torch.empty_like(x)
     if len(x):
         block = triton.next_power_of_2(x.shape[1])
         _rms_norm_kernel[(len(x),)](
             x,
-            x if residual is None else residual,
             weight,
             out,
             epsilon,
-            ADDED=residual is not None,
             WIDTH=x.shape[1],
             PADDED=block,
             num_warps=min(max(block // 512, 1), 16),
@@ -44,80 +39,16 @@ def rms_norm(
 
 @triton.jit
 @no_type_check
-def _rms_norm_kernel(
-    x, residual, weight, out, epsilon, ADDED: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr
-):
-    """One row, in float32; a sum is rounded as it is stored before it is normed."""
+def _rms_norm_kernel(x, weight, out, epsilon, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """One row, in float32."""
     feature = tl.arange(0, PADDED)
     inside = feature < WIDTH
     at = tl.program_id(0).to(tl.int64) * WIDTH + feature
-    row = tl.load(x + at, mask=inside, other=0.0)
-    if ADDED:
-        row = (row.to(tl.float32) + tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)).to(
-            row.dtype
-        )
-        tl.store(residual + at, row, mask=inside)
-    row = row.to(tl.float32)
+    row = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     unit = tl.rsqrt(tl.sum(row * row, 0) / WIDTH + epsilon)
     scale = tl.load(weight + feature, mask=inside, other=0.0).to(tl.float32)
     normed = (row * unit).to(out.dtype.element_ty).to(tl.float32)
     tl.store(out + at, (normed * scale).to(out.dtype.element_ty), mask=inside)
-
-
-def turn(
-    heads: Float[Tensor, "tokens heads width"],
-    positions: Int[Tensor, " tokens"],
-    turns: Float[Tensor, "context width"],
-) -> None:
-    """Rope for interleaved heads, in place.
-
-    Args:
-        heads: Queries and keys side by side; those of one token lie in a row.
-        positions: Where each token stands in its request.
-        turns: Cosine and sine of each pair of features at each position, float32.
-    """
-    tokens, count, width = heads.shape
-    if tokens:
-        block = 8192 // triton.next_power_of_2(width)
-        _turn_kernel[(tokens, triton.cdiv(count, block))](
-            heads,
-            positions,
-            turns,
-            heads.stride(0),
-            positions.stride(0),
-            HEADS=count,
-            BLOCK=min(block, triton.next_power_of_2(count)),
-            WIDTH=width,
-            HALF=triton.next_power_of_2(width) // 2,
-        )
-
-
-@triton.jit
-@no_type_check
-def _turn_kernel(
-    heads,
-    positions,
-    turns,
-    stride,
-    position_stride,
-    HEADS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDTH: tl.constexpr,
-    HALF: tl.constexpr,
-):
-    """Some heads of one token."""
-    token = tl.program_id(0)
-    head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    feature = tl.arange(0, 2 * HALF)
-    position = tl.load(positions + token * position_stride).to(tl.int64)
-    angle = tl.load(turns + position * WIDTH + feature, mask=feature < WIDTH, other=0.0)
-    cosine, sine = tl.split(tl.reshape(angle, (1, HALF, 2)))
-    inside = (head < HEADS)[:, None] & (feature < WIDTH)[None, :]
-    at = heads + token.to(tl.int64) * stride + head[:, None] * WIDTH + feature[None, :]
-    x = tl.load(at, mask=inside, other=0.0)
-    even, odd = tl.split(tl.reshape(x.to(tl.float32), (BLOCK, HALF, 2)))
-    turned = tl.join(even * cosine - odd * sine, even * sine + odd * cosine)
-    tl.store(at, tl.reshape(turned, (BLOCK, 2 * HALF)).to(x.dtype), mask=inside)
 
 
 def silu_and_multiply(gate_up: Float[Tensor, "rows both"]) -> Float[Tensor, "rows half"]:
@@ -147,9 +78,8 @@ def _silu_kernel(gate_up, out, half, BLOCK: tl.constexpr):
     tl.store(out + row * half + feature, (activated * up.to(tl.float32)).to(up.dtype), mask=inside)
 
 
-def _refuse_gaps(*tensors: Tensor | None) -> None:
-    for tensor in tensors:
-        if tensor is not None and not tensor.is_contiguous():
-            raise ValueError(
-                f"rows of {tuple(tensor.shape)} have strides {tensor.stride()}; give a contiguous one"
-            )
+def _refuse_gaps(tensor: Tensor) -> None:
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"rows of {tuple(tensor.shape)} have strides {tensor.stride()}; give a contiguous one"
+        )

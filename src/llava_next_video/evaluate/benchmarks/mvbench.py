@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llava_next_video.errors import DataError
-from llava_next_video.evaluate.benchmark import DIRECTLY, Benchmark, Protocol, lettered
+from llava_next_video.evaluate.benchmark import Benchmark, Protocol, letter, lettered
 from llava_next_video.evaluate.items import LETTERS, Fields, Item
 
 WATCH = (
@@ -46,11 +46,6 @@ def of_lmms_eval(item: Item, question: str) -> str:
     """The words of lmms-eval."""
     lines = lettered(item.options, "({}) {}")
     return f"Question:{question}\nOption:\n{lines}\nOnly give the best option.\n"
-
-
-def letter(item: Item, question: str) -> str:
-    """The usual words of LLaVA's multiple choice."""
-    return f"{question}\n{lettered(item.options)}{DIRECTLY}"
 
 
 BENCHMARK = Benchmark(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llava_next_video.evaluate.benchmark import DIRECTLY, Benchmark, Protocol, lettered
+from llava_next_video.evaluate.benchmark import Benchmark, Protocol, letter, lettered
 from llava_next_video.evaluate.items import Fields, Item
 
 OPTIONS = 5
@@ -25,11 +25,6 @@ def read(row: Fields) -> Item:
 def bare(item: Item, question: str) -> str:
     """Question and options, and nothing said about how to answer."""
     return f"{question}\n{lettered(item.options)}"
-
-
-def letter(item: Item, question: str) -> str:
-    """The usual words of LLaVA's multiple choice."""
-    return f"{question}\n{lettered(item.options)}{DIRECTLY}"
 
 
 BENCHMARK = Benchmark(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llava_next_video.evaluate.benchmark import DIRECTLY, Benchmark, Protocol, lettered
+from llava_next_video.evaluate.benchmark import Benchmark, Protocol, letter
 from llava_next_video.evaluate.items import Fields, Item
 
 
@@ -17,11 +17,6 @@ def read(row: Fields) -> Item:
         truth=row.letter("answer_id", len(options)),
         groups={"area": row.text("area"), "reasoning": row.text("reasoning")},
     )
-
-
-def letter(item: Item, question: str) -> str:
-    """The usual words of LLaVA's multiple choice."""
-    return f"{question}\n{lettered(item.options)}{DIRECTLY}"
 
 
 BENCHMARK = Benchmark(

@@ -1,0 +1,37 @@
+"""Options that several commands have, each said once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Checkpoint folder, or name on the hub.", show_default="a tiny one that knows moving shapes"
+    ),
+]
+Frames = Annotated[int, typer.Option(help="Frames to look at in each clip.")]
+MostFrames = Annotated[
+    int | None, typer.Option(help="Frames to look at in each clip.", show_default="8; with --fps 64")
+]
+PerSecond = Annotated[
+    float | None, typer.Option(help="Frames to look at per second of clip.", show_default="off")
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(help="Which moments: uniform, linspace or fps.", show_default="uniform; fps with --fps"),
+]
+Device = Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")]
+DType = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(help="int8: 8-bit weights; on a GPU also fp8 and int4.", show_default="off"),
+]
+RopeFactor = Annotated[
+    float | None,
+    typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),
+]

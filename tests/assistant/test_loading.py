@@ -83,3 +83,9 @@ def write_adapter(folder: Path) -> None:
         {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, folder / "adapter_model.safetensors"
     )
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 4}')
+
+
+def test_an_adapter_in_place_of_a_checkpoint_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"is an adapter; merge it into its base"):
+        VideoAssistant.load(tmp_path)

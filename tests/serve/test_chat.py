@@ -127,7 +127,14 @@ def test_several_answers_a_seed_stop_strings_and_logprobs_are_honoured(
     client: openai.OpenAI, clip: Path
 ) -> None:
     asked = {"model": MODEL, "messages": about(data_url(clip), "Describe it."), "max_tokens": 12}
-    drawn = {**asked, "temperature": 1.5, "seed": 5, "n": 3}
+    # The checkpoint is sure of what it sees; of what is not there it can say anything.
+    drawn = {
+        **asked,
+        "messages": about(data_url(clip), "Where is the red star at the end?"),
+        "temperature": 2.0,
+        "seed": 5,
+        "n": 3,
+    }
     first, again = (client.chat.completions.create(**drawn) for _ in range(2))
     texts = [choice.message.content for choice in first.choices]
     assert texts == [choice.message.content for choice in again.choices]

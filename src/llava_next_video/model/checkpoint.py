@@ -49,6 +49,11 @@ def refuse_folder(folder: Path) -> None:
     """
     config = folder / "config.json"
     if not config.is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise CheckpointError(
+                f"{folder} is an adapter; merge it into its base (llava-next-video train merge), or load the "
+                "base with adapter=FOLDER"
+            )
         raise CheckpointError(f"{folder} has no config.json; give a folder that save_pretrained wrote")
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))

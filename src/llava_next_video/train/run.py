@@ -257,13 +257,26 @@ def _last_checkpoint(output: Path, recipe: Recipe) -> Path | None:
         raise ConfigError(f"{output} has {found[-1].name}, and resume is false; choose another output")
     if found and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in settings if before.get(key) != settings[key])
-        if changed:
-            raise ConfigError(
-                f"{output} was trained so far with another {changed[0]!r}; restore it to go on, or choose "
-                "another output to start anew"
-            )
+        for name in settings:
+            if (was := before.get(name)) != settings[name]:
+                name, was, now = _changed(name, was, settings[name])
+                raise ConfigError(
+                    f"{output} was trained so far with another {name!r} ({was!r}, now {now!r}); "
+                    "restore it to go on, or choose another output to start anew"
+                )
     if not found:
         output.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return found[-1] if found else None
+
+
+def _changed(name: str, was: object, now: object) -> tuple[str, object, object]:
+    """The innermost setting that two values of one setting differ in: its dotted name, both values.
+
+    >>> _changed("learning", {"lr": 1.0, "steps": 2}, {"lr": 1.0, "steps": 4})
+    ('learning.steps', 2, 4)
+    """
+    while isinstance(was, dict) and isinstance(now, dict):
+        inner = next(key for key in now if was.get(key) != now[key])
+        name, was, now = f"{name}.{inner}", was.get(inner), now[inner]
+    return name, was, now

@@ -104,5 +104,5 @@ def test_what_the_shipped_checkpoint_knows_stays_known(assistant: VideoAssistant
         shares
     )
     one = report.scores["1 object"]
-    known = ("colour", "shape", "count", "existence", "position", "yes or no")
+    known = ("colour", "shape", "count", "existence", "position", "yes or no", "action", "caption")
     assert {family: one[family].share >= 0.95 for family in known} == dict.fromkeys(known, True)

@@ -34,11 +34,11 @@ from llava_next_video.size import Size
 
 # How much of the time each stage takes, its rate, and the share of its time in which the rate falls.
 STAGES = {
-    "tower": (0.16, 0.01, 0.5),
-    "reading": (0.22, 0.008, 0.4),
-    "seeing": (0.32, 0.006, 0.65),
+    "tower": (0.14, 0.01, 0.5),
+    "reading": (0.2, 0.008, 0.4),
+    "seeing": (0.3, 0.006, 0.65),
     "align": (0.01, 0.004, 0.5),
-    "sft": (0.29, 0.003, 0.95),
+    "sft": (0.35, 0.004, 0.95),
 }
 MANY = (2.0, 22.0, 46.0, 30.0)
 MIXES = [

@@ -16,7 +16,7 @@ from scenes import Mix, row_type, rows
 from text import Words, make_tokenizer
 from torch import Tensor, multiprocessing
 
-_AT_ONCE = 256
+_AT_ONCE, _READY = 256, 16
 
 
 def to_device(table: np.ndarray, device: torch.device) -> dict[str, Tensor]:
@@ -68,11 +68,14 @@ class Makers:
         ]
         for process in self.processes:
             process.start()
-        self.ready: deque[tuple[int, np.ndarray]] = deque(maxlen=64 * workers)
+        self.ready: deque[tuple[int, np.ndarray]] = deque()
         Thread(target=self._receive, daemon=True).start()
 
     def _receive(self) -> None:
         while True:
+            # Few at once: moving many rows would hold up the steps.
+            while len(self.ready) >= _READY:
+                time.sleep(0.01)
             self.ready.append(self.full.get())
 
     def want(self, shares: list[float]) -> None:

@@ -3,12 +3,13 @@
     python train.py --seconds 400 --device cuda          # minutes on a GPU
     python train.py --seconds 9000 --seeds 1 --batch 12   # hours on a processor
 
-`--seconds` is what all stages together may take, compiling aside; states are written at every tenth of one.
+`--seconds` is what all stages together may take, compiling aside; states are written on the way.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import random
 import time
@@ -44,8 +45,8 @@ MANY = (2.0, 22.0, 46.0, 30.0)
 MIXES = [
     Mix(things=MANY, alike=0.5, unequal=0.5, focus=0.4),
     Mix(things=MANY, alike=0.5, unequal=0.5, focus=0.4, still=True),
-    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.4, focus=0.4),
-    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.4, focus=0.4, still=True),
+    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.6, focus=0.4),
+    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.6, focus=0.4, still=True),
 ]
 """Clips and pictures while look-ups are learnt, then nearer to what will be asked."""
 Kind = tuple[str, Size | None]
@@ -118,6 +119,7 @@ class Run:
         self.examiner = Examiner(self.words, clips=given.examine, pictures=given.examine)
         self.done = torch.zeros((), device=self.device)
         self.log: list[dict[str, object]] = []
+        self.saved = _since()
 
     def learn(self, stage: str, weights: dict[str, nn.Parameter], work: Work) -> None:
         """One stage, in the time or the steps that are left for it."""
@@ -153,7 +155,7 @@ class Run:
                 made = " ".join(str(pool.made) for pool in self.pools)
                 where = f"{stage} {done:.2f} of {length:.0f}, step {clock.steps}, {_since():.0f}s"
                 print(f"{where} | {kind[0]} loss {losses} | {each} | made {made}", flush=True)
-                self.save()
+                self.save(every=20.0)
         self.log.append({"stage": stage, "steps": clock.steps, "seconds": time.monotonic() - clock.begun})
         self.save()
 
@@ -168,15 +170,21 @@ class Run:
         left = self.given.deadline - _since() - EXAMINATION - PREPARATION * (len(rest) - 1)
         return min(length, left * share / sum(STAGES[name][0] for name in rest))
 
-    def save(self) -> None:
-        """The weights of each seed in half precision, whole or not at all."""
+    def save(self, *, every: float = 0.0) -> None:
+        """The weights of each seed in half precision, whole or not at all, every so many seconds at most."""
+        if _since() - self.saved < every:
+            return
+        begun = _since()
         self.given.out.mkdir(parents=True, exist_ok=True)
-        for index in range(self.networks.seeds):
+        for index, state in enumerate(self.networks.states(torch.half)):
             path = self.given.out / f"seed{self.given.seed + index}.pt"
-            state = {name: weight.half() for name, weight in self.networks.state(index).items()}
-            torch.save(state, path.with_suffix(".part"))
+            # One write: a zip file of many small ones takes seconds on some disks.
+            torch.save(state, written := io.BytesIO())
+            path.with_suffix(".part").write_bytes(written.getvalue())
             path.with_suffix(".part").replace(path)
         (self.given.out / "train.json").write_text(json.dumps(self.log, indent=1))
+        self.saved = _since()
+        print(f"saved in {self.saved - begun:.1f}s", flush=True)
 
     def examine(self, stage: str, *, told: bool = False) -> None:
         """Print and keep the scores of all seeds."""

@@ -18,6 +18,7 @@ from transformers.activations import ACT2FN
 
 from llava_next_video.engine.between import gated
 from llava_next_video.engine.linear import linear
+from llava_next_video.engine.native import Int8Kernels, Kernels, Kind, Norm, Raw
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import Quantize
@@ -64,6 +65,7 @@ class Decoder:
         device: torch.device,
         dtype: torch.dtype,
         quantize: Quantize,
+        kernels: Kernels | None = None,
     ) -> None:
         config: Any = text.config
         if config.model_type not in FAMILIES:
@@ -78,7 +80,8 @@ class Decoder:
         self.epsilon = config.rms_norm_eps
         self.windows = _windows(config)
         self.vocabulary = head.weight.shape[0]
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.kernels = device, dtype, kernels
+        self.store_dtype = dtype if kernels is None else torch.bfloat16
         self.context = context
         self.rope = Rope(
             text.rotary_emb, config, head_width=self.head_width, scalings=scalings, device=device
@@ -90,7 +93,7 @@ class Decoder:
         self.norm = text.norm.weight.detach().to(device, dtype)
         bias = None if head.bias is None else head.bias.detach().to(device, dtype)
         narrow = quantize if device.type == "cpu" else "none"  # on a GPU few bits save little here
-        self.head = linear([head.weight.detach().to(device, dtype)], [bias], narrow)
+        self.head = linear([head.weight.detach().to(device, dtype)], [bias], narrow, kernels=kernels)
         for module in (text.embed_tokens, head, text.norm):
             weights.release(module)
         self.layers = []
@@ -111,7 +114,7 @@ class Decoder:
                 matrices[index] = interleaved(matrices[index], self.head_width)
                 bias = biases[index]
                 biases[index] = None if bias is None else interleaved(bias, self.head_width)
-            return linear(matrices, biases, quantize)
+            return linear(matrices, biases, quantize, kernels=self.kernels)
 
         return Layer(
             norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.dtype),
@@ -124,9 +127,8 @@ class Decoder:
 
     def page_bytes(self, page_tokens: int) -> int:
         """Memory of one page of keys and values over all layers."""
-        return (
-            len(self.layers) * 2 * self.key_value_heads * self.head_width * page_tokens * self.dtype.itemsize
-        )
+        token_bytes = 2 * self.key_value_heads * self.head_width * self.store_dtype.itemsize
+        return len(self.layers) * token_bytes * page_tokens
 
     def embed(self, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
         """Embeddings of words."""
@@ -159,9 +161,15 @@ class Decoder:
                     return hidden[:0]
                 attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
             hidden = layer.attention_out.onto(attended, hidden)
-            gate_up = layer.gate_up.after_norm(hidden, layer.norm_before_mlp, self.epsilon)
-            hidden = layer.down.onto(gated(gate_up, self.activation), hidden)
+            hidden = self._mlp(layer, hidden)
         return hidden
+
+    def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
+        gate_up, down, norm = layer.gate_up, layer.down, layer.norm_before_mlp
+        if isinstance(gate_up, Int8Kernels) and isinstance(down, Int8Kernels) and self.activation is F.silu:
+            inner = gate_up.raw(Raw(hidden), Kind.RMS_NORM, Norm(norm, self.epsilon))
+            return down.onto_raw(inner, Kind.GATED_SILU, hidden)
+        return down.onto(gated(gate_up.after_norm(hidden, norm, self.epsilon), self.activation), hidden)
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits of the next token, in float32."""

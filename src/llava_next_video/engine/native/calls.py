@@ -12,6 +12,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+_INPUT = (
+    *(_INT, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER),
+    *(_FLOAT, _LONG, _LONG, _INT),
+)
 _ARGUMENTS = {
     "attend": (
         *(_INT, _INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER),
@@ -21,15 +25,9 @@ _ARGUMENTS = {
         *(_INT, _POINTER, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _POINTER),
         *(_LONG, _LONG, _LONG, _FLOAT, _INT),
     ),
-    "quantise": (
-        *(_INT, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _FLOAT),
-        *(_LONG, _LONG, _INT, _POINTER, _POINTER, _INT),
-    ),
+    "quantise": (*_INPUT, _POINTER, _POINTER, _INT),
     "settle": (_POINTER, _POINTER, _POINTER, _LONG, _LONG, _INT, _INT, _POINTER, _INT),
-    "few": (
-        *(_POINTER, _POINTER, _LONG, _POINTER, _POINTER, _POINTER, _POINTER),
-        *(_LONG, _LONG, _INT, _INT, _POINTER, _INT),
-    ),
+    "few": (*_INPUT, _POINTER, _POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER, _INT),
 }
 
 
@@ -52,6 +50,11 @@ class Raw:
     unit: Float[Tensor, " rows"] | None = None
     bias: Float[Tensor, " width"] | None = None
 
+    def shape(self, kind: Kind) -> tuple[int, int]:
+        """Rows and columns after what happens to the numbers."""
+        rows, width = self.numbers.shape
+        return rows, width // 2 if kind is Kind.GATED_SILU else width
+
 
 @dataclass(frozen=True, slots=True)
 class Norm:
@@ -60,6 +63,11 @@ class Norm:
     weight: Float[Tensor, " width"]
     epsilon: float
     offset: Float[Tensor, " width"] | None = None
+
+    @property
+    def arguments(self) -> tuple[int, int | None, float]:
+        """What a kernel wants to know of it."""
+        return self.weight.data_ptr(), _address(self.offset), self.epsilon
 
     @classmethod
     def of(cls, norm: nn.LayerNorm) -> Norm:
@@ -75,6 +83,14 @@ class Rows8:
     scale: Float[Tensor, " out"]
     sums: Int[Tensor, " out"]
     bias: Float[Tensor, " out"] | None
+
+    @property
+    def addresses(self) -> tuple[int | None, ...]:
+        """Where they lie."""
+        return (
+            *(self.rows.data_ptr(), self.scale.data_ptr(), self.sums.data_ptr()),
+            None if self.bias is None else self.bias.data_ptr(),
+        )
 
 
 class Kernels:
@@ -161,21 +177,10 @@ class Kernels:
         self, raw: Raw, kind: Kind, zero_point: int, norm: Norm | None = None
     ) -> tuple[UInt8[Tensor, "rows width"], Float[Tensor, " rows"]]:
         """Rows in unsigned 8 bits and what a step of each is worth, after what `kind` says."""
-        rows, width = raw.numbers.shape
-        width = width // 2 if kind is Kind.GATED_SILU else width
+        rows, width = raw.shape(kind)
         out, unit = torch.empty((rows, width), dtype=torch.uint8), torch.empty(rows)
         self._library.quantise(
-            int(kind),
-            raw.numbers.data_ptr(),
-            _address(raw.unit),
-            _address(raw.bias),
-            _address(None if norm is None else norm.weight),
-            _address(None if norm is None else norm.offset),
-            0.0 if norm is None else norm.epsilon,
-            *(rows, width, zero_point),
-            out.data_ptr(),
-            unit.data_ptr(),
-            torch.get_num_threads(),
+            *_input(raw, kind, zero_point, norm), out.data_ptr(), unit.data_ptr(), torch.get_num_threads()
         )
         return out, unit
 
@@ -195,24 +200,21 @@ class Kernels:
 
     def few(
         self,
-        x: UInt8[Tensor, "rows width"],
-        unit: Float[Tensor, " rows"],
-        weights: Rows8,
+        raw: Raw,
+        kind: Kind,
         zero_point: int,
+        norm: Norm | None,
+        weights: Rows8,
         out: Float[Tensor, "rows out"],
         *,
         add: bool = False,
-    ) -> Tensor:
-        """The product of a few rounded rows, in `out`, or added to it."""
+    ) -> Float[Tensor, "rows out"]:
+        """The product of a few rows, rounded as `quantise` rounds them, in `out`, or added to it."""
         self._library.few(
-            x.data_ptr(),
-            unit.data_ptr(),
-            len(x),
-            weights.rows.data_ptr(),
-            weights.scale.data_ptr(),
-            weights.sums.data_ptr(),
-            _address(weights.bias),
-            *(len(weights.rows), x.shape[1], zero_point, add),
+            *_input(raw, kind, zero_point, norm),
+            *weights.addresses,
+            len(weights.rows),
+            add,
             out.data_ptr(),
             torch.get_num_threads(),
         )
@@ -226,3 +228,12 @@ def looks(alone: Sequence[tuple[int, int, int]]) -> Int[Tensor, "rows 3"]:
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _input(raw: Raw, kind: Kind, zero_point: int, norm: Norm | None) -> tuple[int | float | None, ...]:
+    return (
+        *(int(kind), raw.numbers.data_ptr(), _address(raw.unit), _address(raw.bias)),
+        *((None, None, 0.0) if norm is None else norm.arguments),
+        *raw.shape(kind),
+        zero_point,
+    )

@@ -35,11 +35,11 @@ void attend_alone(int wide_queries, const void* queries, const bf16* keys, const
     else alone::attend((const bf16*)queries, keys, values, at, count, (bf16*)out, shape, threads);
 }
 
-void quantise(int kind, const float* numbers, const float* unit_before, const float* bias, const float* weight,
+void quantise(int kind, const float* numbers, const float* unit_before, const float* bias_before, const float* norm,
               const float* offset, float epsilon, int64_t rows, int64_t width, int zero_point, uint8_t* out, float* unit,
               int threads) {
-    products::quantise((products::Kind)kind, {numbers, unit_before, bias}, weight, offset, epsilon, rows, width,
-                       zero_point, out, unit, threads);
+    const products::Raw raw{numbers, unit_before, bias_before};
+    products::quantise({(products::Kind)kind, raw, norm, offset, epsilon, rows, width, zero_point}, out, unit, threads);
 }
 
 void settle(const float* numbers, const float* unit, const float* bias, int64_t rows, int64_t width, int add, int wide,
@@ -48,9 +48,12 @@ void settle(const float* numbers, const float* unit, const float* bias, int64_t 
     else products::settle<bf16>({numbers, unit, bias}, rows, width, add, (bf16*)out, threads);
 }
 
-void few(const uint8_t* x, const float* unit, int64_t rows, const int8_t* weight, const float* scale,
-         const int32_t* sums, const float* bias, int64_t out_width, int64_t width, int zero_point, int add, float* out,
+void few(int kind, const float* numbers, const float* unit_before, const float* bias_before, const float* norm,
+         const float* offset, float epsilon, int64_t rows, int64_t width, int zero_point, const int8_t* weight,
+         const float* scale, const int32_t* sums, const float* bias, int64_t out_width, int add, float* out,
          int threads) {
-    products::few(x, unit, rows, {weight, scale, sums, bias, out_width, width}, zero_point, add, out, threads);
+    const products::Raw raw{numbers, unit_before, bias_before};
+    products::few({(products::Kind)kind, raw, norm, offset, epsilon, rows, width, zero_point},
+                  {weight, scale, sums, bias, out_width, width}, add, out, threads);
 }
 }

@@ -61,16 +61,15 @@ class Int8Kernels:
     def onto_raw(self, raw: Raw, kind: Kind, sum: Float[Tensor, "rows out"]) -> Float[Tensor, "rows out"]:
         """The same for what `raw` stands for, after an activation."""
         if len(raw.numbers) <= _FEW_ROWS:
-            x, unit = self.kernels.quantise(raw, kind, self.zero_point)
-            return self.kernels.few(x, unit, self.weights, self.zero_point, sum, add=True)
+            return self.kernels.few(raw, kind, self.zero_point, None, self.weights, sum, add=True)
         return self.kernels.settle(self.raw(raw, kind), sum, add=True)
 
     def raw(self, raw: Raw, kind: Kind = Kind.PLAIN, norm: Norm | None = None) -> Raw:
         """The product as it comes, for whoever takes its scales and bias along."""
+        if len(raw.numbers) <= _FEW_ROWS:
+            out = torch.empty(len(raw.numbers), len(self.weights.rows))
+            return Raw(self.kernels.few(raw, kind, self.zero_point, norm, self.weights, out))
         x, unit = self.kernels.quantise(raw, kind, self.zero_point, norm)
-        if len(x) <= _FEW_ROWS:
-            out = torch.empty(len(x), len(self.weights.rows))
-            return Raw(self.kernels.few(x, unit, self.weights, self.zero_point, out))
         products = torch.ops.onednn.qlinear_pointwise(
             *(x, 1.0, self.zero_point, self.packed, self.weights.scale, self.zeros, None, 1.0, 0),
             *(torch.float32, "none", [], ""),

@@ -44,9 +44,19 @@ struct Column {
     }
 };
 
-// One row as numbers, after what `kind` asks for.
-inline void prepare(Kind kind, const Raw& raw, const float* weight, const float* offset, float epsilon, int64_t row,
-                    int64_t width, float* to) {
+// Rows on their way to 8 bits.
+struct Input {
+    Kind kind;
+    Raw raw;
+    const float *weight, *offset;  // of the norm; an RMS norm has no offset
+    float epsilon;
+    int64_t rows, width;
+    int zero_point;
+};
+
+// One row as numbers, after what its kind asks for.
+inline void prepare(const Input& input, int64_t row, float* to) {
+    const auto [kind, raw, weight, offset, epsilon, rows, width, zero_point] = input;
     const Column from(raw, row, kind == GATED_SILU ? 2 * width : width);
     auto sum = _mm512_setzero_ps();
     for (int64_t w = 0; w < width; w += LANES) {
@@ -102,14 +112,14 @@ inline float rounded(const float* from, int64_t width, int zero_point, uint8_t* 
     return unit;
 }
 
-inline void quantise(Kind kind, const Raw& raw, const float* weight, const float* offset, float epsilon, int64_t rows,
-                     int64_t width, int zero_point, uint8_t* out, float* unit, int threads) {
+inline void quantise(const Input& input, uint8_t* out, float* unit, int threads) {
+    const int64_t rows = input.rows, width = input.width;
 #pragma omp parallel for schedule(static) num_threads(threads) if (rows * width > 65536)
     for (int64_t row = 0; row < rows; row++) {
         static thread_local std::vector<float> numbers;
         numbers.resize(width);
-        prepare(kind, raw, weight, offset, epsilon, row, width, numbers.data());
-        unit[row] = rounded(numbers.data(), width, zero_point, out + row * width);
+        prepare(input, row, numbers.data());
+        unit[row] = rounded(numbers.data(), width, input.zero_point, out + row * width);
     }
 }
 
@@ -181,9 +191,16 @@ inline void block(const uint8_t* x, const float* unit, const Weights& weights, i
         }
 }
 
-inline void few(const uint8_t* x, const float* unit, int64_t rows, const Weights& weights, int zero_point, bool add,
-                float* out, int threads) {
-    const int64_t width = weights.width, blocks = (weights.out + 15) / 16;
+inline void few(const Input& input, const Weights& weights, bool add, float* out, int threads) {
+    const int64_t rows = input.rows, width = weights.width, blocks = (weights.out + 15) / 16;
+    const int zero_point = input.zero_point;
+    static thread_local std::vector<uint8_t> rounded_rows;
+    static thread_local std::vector<float> units;
+    rounded_rows.resize(rows * width);
+    units.resize(rows);
+    quantise(input, rounded_rows.data(), units.data(), 1);
+    const uint8_t* x = rounded_rows.data();
+    const float* unit = units.data();
 #pragma omp parallel for schedule(static) num_threads(threads) if (blocks * width > 4096)
     for (int64_t number = 0; number < blocks; number++) {
         int64_t row = 0;

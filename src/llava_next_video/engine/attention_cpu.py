@@ -133,9 +133,7 @@ class CpuAttention:
             sums[part.rows] = found_sums
         return out
 
-    def _attend_alone(
-        self, plan: Plan, store: Tensor, queries: Tensor
-    ) -> Float[Tensor, "rows heads width"]:
+    def _attend_alone(self, plan: Plan, store: Tensor, queries: Tensor) -> Float[Tensor, "rows heads width"]:
         if not plan.alone:
             return queries[:0]
         if self.kernels is not None and plan.looks is not None:
@@ -143,7 +141,8 @@ class CpuAttention:
         asked = queries.view(queries.shape[0], 1, self.key_value_heads, -1, self.head_width)
         key, value = store[0][None], store[1][None]
         found = [
-            _flash(asked[row], key[:, :, begin:end], value[:, :, begin:end])[0] for row, begin, end in plan.alone
+            _flash(asked[row], key[:, :, begin:end], value[:, :, begin:end])[0]
+            for row, begin, end in plan.alone
         ]
         return torch.cat(found).view(-1, self.heads, self.head_width)
 

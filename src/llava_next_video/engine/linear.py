@@ -65,7 +65,7 @@ class PackedLinear:
         return (
             weight.dtype is torch.bfloat16
             and weight.device.type == "cpu"
-            and torch.backends.mkldnn.is_available()
+            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
             and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         )
 

@@ -34,8 +34,8 @@ class EngineSettings:
         share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group.
         ahead: Start the next step before the tokens of the last one are known here; None: on a GPU. An output
             then comes a step later.
-        native: On a CPU, compute with kernels in C++ what is in bfloat16 or 8 bits; they are compiled when first
-            used. None: where there is a compiler and a processor with AVX512-BF16 and VNNI.
+        native: On a CPU, compute with kernels in C++ what is in bfloat16 or 8 bits; they are compiled when
+            first used. None: where there are a compiler and a processor with AVX512-BF16 and VNNI.
         graphs: On a GPU, replay steps that only generate as one recorded graph.
     """
 

@@ -220,7 +220,11 @@ class Vision:
         for tile in heads:
             query, key, value = tile.unbind(1)
             attended, _ = self.kernels.attend(
-                query, key.transpose(0, 1), value.transpose(0, 1), sums=False, wide=self.dtype is torch.float32
+                query,
+                key.transpose(0, 1),
+                value.transpose(0, 1),
+                sums=False,
+                wide=self.dtype is torch.float32,
             )
             found.append(attended.flatten(1))
         return found[0][None] if len(found) == 1 else torch.stack(found)

@@ -153,7 +153,10 @@ class Kernels:
         store: Float[Tensor, "2 key_heads slots width"],
         looks: Int[Tensor, "rows 3"],
     ) -> Float[Tensor, "rows heads width"]:
-        """Attention of single tokens to slots in a row: (token, first slot, end) each; the store is bfloat16."""
+        """Attention of single tokens, each to slots in a row: (token, first slot, end).
+
+        The store is in bfloat16.
+        """
         _, heads, width = queries.shape
         _, key_heads, slots, _ = store.shape
         queries = queries.contiguous()

@@ -1,4 +1,7 @@
-"""8-bit products whose surroundings are one pass: norm or activation and rounding, then scales, bias and sum."""
+"""8-bit products whose surroundings take one pass each.
+
+Before them norm or activation, and rounding; behind them scales, bias and sum.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ _KINDS = {"gelu_pytorch_tanh": Kind.GELU_TANH, "gelu_new": Kind.GELU_TANH, "silu
 _TILES_ON_CPU = 1
 _MEMORY_SHARE = 64  # on a GPU, this part of the memory may hold what lies between two products
 
-# The wide rows inside an MLP stay in the cache with its weights, which 8 bits make small enough for that.
+# The wide rows inside an MLP stay in the cache with its weights, which 8 bits make small enough for that. Where
+# kernels make few passes over them, it does not matter.
 _ROWS_IN_8_BITS, _ALL_ROWS = 200, 1_000_000
 
 
@@ -71,7 +72,8 @@ class Vision:
         patches = (vision.image_size // vision.patch_size) ** 2 + 1
         tile_bytes = patches * (6 * vision.hidden_size + 2 * vision.intermediate_size) * dtype.itemsize
         self.tiles_at_once = tiles_at_once(device, tile_bytes)
-        self.rows_at_once = _ROWS_IN_8_BITS if quantize == "int8" else _ALL_ROWS
+        passes = quantize == "int8" and kernels is None
+        self.rows_at_once = _ROWS_IN_8_BITS if passes else _ALL_ROWS
         chosen = config.vision_feature_layer
         count = vision.num_hidden_layers + 1
         self.chosen = [layer % count for layer in ([chosen] if isinstance(chosen, int) else chosen)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Int8, UInt8
 from torch import Tensor, nn
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
@@ -75,22 +75,17 @@ class Norm:
         return cls(norm.weight.float(), norm.eps, norm.bias.float())
 
 
-@dataclass(frozen=True, slots=True)
 class Rows8:
     """8-bit weights as the kernel for a few rows wants them, with the sum of each row."""
 
-    rows: Tensor
-    scale: Float[Tensor, " out"]
-    sums: Int[Tensor, " out"]
-    bias: Float[Tensor, " out"] | None
-
-    @property
-    def addresses(self) -> tuple[int | None, ...]:
-        """Where they lie."""
-        return (
-            *(self.rows.data_ptr(), self.scale.data_ptr(), self.sums.data_ptr()),
-            None if self.bias is None else self.bias.data_ptr(),
-        )
+    def __init__(
+        self, rows: Int8[Tensor, "out width"], scale: Float[Tensor, " out"], bias: Float[Tensor, " out"] | None
+    ) -> None:
+        self.rows, self.scale, self.bias = rows.contiguous(), scale, bias
+        self.sums = rows.sum(dim=1, dtype=torch.int32)
+        self.count = rows.shape[0]
+        self.addresses = tuple(_address(part) for part in (self.rows, scale, self.sums, bias))
+        """Where they lie: asked for so often that it is worth keeping."""
 
 
 class Kernels:
@@ -216,7 +211,7 @@ class Kernels:
         self._library.few(
             *_input(raw, kind, zero_point, norm),
             *weights.addresses,
-            len(weights.rows),
+            weights.count,
             add,
             out.data_ptr(),
             torch.get_num_threads(),

@@ -36,7 +36,7 @@ class Int8Kernels:
         self.packed = torch.ops.onednn.qlinear_prepack(rows, None)
         self.zeros = torch.zeros(len(rows), dtype=torch.int32)
         self.zero_point = zero_point
-        self.weights = Rows8(rows.contiguous(), scale, rows.sum(dim=1, dtype=torch.int32), bias)
+        self.weights = Rows8(rows, scale, bias)
         self.out_dtype = out_dtype
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
@@ -63,14 +63,15 @@ class Int8Kernels:
 
     def onto_raw(self, raw: Raw, kind: Kind, sum: Float[Tensor, "rows out"]) -> Float[Tensor, "rows out"]:
         """The same for what `raw` stands for, after an activation."""
-        if len(raw.numbers) <= _FEW_ROWS:
+        if raw.numbers.shape[0] <= _FEW_ROWS:
             return self.kernels.few(raw, kind, self.zero_point, None, self.weights, sum, add=True)
         return self.kernels.settle(self.raw(raw, kind), sum, add=True)
 
     def raw(self, raw: Raw, kind: Kind = Kind.PLAIN, norm: Norm | None = None) -> Raw:
         """The product as it comes, for whoever takes its scales and bias along."""
-        if len(raw.numbers) <= _FEW_ROWS:
-            out = torch.empty(len(raw.numbers), len(self.weights.rows))
+        rows = raw.numbers.shape[0]
+        if rows <= _FEW_ROWS:
+            out = torch.empty(rows, self.weights.count)
             return Raw(self.kernels.few(raw, kind, self.zero_point, norm, self.weights, out))
         x, unit = self.kernels.quantise(raw, kind, self.zero_point, norm)
         products = torch.ops.onednn.qlinear_pointwise(

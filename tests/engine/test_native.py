@@ -171,13 +171,21 @@ def likeliest(model: Any, seeds: range, **settings: Any) -> list[dict[int, float
     return [dict(answer.last.logprobs[0].top) for answer in answers]
 
 
-@pytest.mark.parametrize("text", [{}, {"sliding_window": 24}])
+@pytest.mark.parametrize("text", [{}, {"sliding_window": 24}], ids=["all", "window"])
+@pytest.mark.parametrize(
+    "vision", [{}, {"tower": "siglip", "hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": "gelu"}]
+)
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 def test_an_engine_with_kernels_says_what_it_says_without(
-    kernels: Kernels, quantize: Any, text: dict[str, Any]
+    kernels: Kernels, quantize: Any, vision: dict[str, Any], text: dict[str, Any]
 ) -> None:
     """In chunks, with shared pages and single tokens beside them, and with windows that need masks."""
-    quiet = tiny("mistral" if text else "llama", text=text)
+    quiet = tiny(
+        "mistral" if text else "llama",
+        vision=vision,
+        text=text,
+        vision_feature_select_strategy="full" if "tower" in vision else "default",
+    )
     with torch.no_grad():
         for parameter in quiet.parameters():
             if parameter.dim() > 1:

@@ -30,8 +30,8 @@ _KINDS = {"gelu_pytorch_tanh": Kind.GELU_TANH, "gelu_new": Kind.GELU_TANH, "silu
 _TILES_ON_CPU = 1
 _MEMORY_SHARE = 64  # on a GPU, this part of the memory may hold what lies between two products
 
-# The wide rows inside an MLP stay in the cache with its weights, which 8 bits make small enough for that. Where
-# kernels make few passes over them, it does not matter.
+# The wide rows inside an MLP stay in the cache with its weights, which 8 bits make small enough for that. It
+# does not matter where kernels make few passes over them.
 _ROWS_IN_8_BITS, _ALL_ROWS = 200, 1_000_000
 
 
@@ -188,7 +188,7 @@ class Vision:
         hidden = patches.flatten(2).transpose(1, 2)
         if self.class_token is not None:
             hidden = torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)
-        hidden = hidden + self.positions
+        hidden = (hidden + self.positions).contiguous()
         if self.norm is not None:
             hidden = self.norm(hidden)
         found = {0: hidden.clone()} if 0 in self.chosen else {}

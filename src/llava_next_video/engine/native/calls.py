@@ -79,7 +79,10 @@ class Rows8:
     """8-bit weights as the kernel for a few rows wants them, with the sum of each row."""
 
     def __init__(
-        self, rows: Int8[Tensor, "out width"], scale: Float[Tensor, " out"], bias: Float[Tensor, " out"] | None
+        self,
+        rows: Int8[Tensor, "out width"],
+        scale: Float[Tensor, " out"],
+        bias: Float[Tensor, " out"] | None,
     ) -> None:
         self.rows, self.scale, self.bias = rows.contiguous(), scale, bias
         self.sums = rows.sum(dim=1, dtype=torch.int32)
@@ -184,6 +187,8 @@ class Kernels:
 
     def settle(self, raw: Raw, out: Float[Tensor, "rows width"], *, add: bool = False) -> Tensor:
         """The numbers that `raw` stands for, in `out` (float32 or bfloat16), or added to it."""
+        assert out.is_contiguous()
+        assert out.shape == raw.numbers.shape
         self._library.settle(
             raw.numbers.data_ptr(),
             _address(raw.unit),
@@ -208,6 +213,8 @@ class Kernels:
         add: bool = False,
     ) -> Float[Tensor, "rows out"]:
         """The product of a few rows, rounded as `quantise` rounds them, in `out`, or added to it."""
+        assert out.is_contiguous()
+        assert out.dtype is torch.float32
         self._library.few(
             *_input(raw, kind, zero_point, norm),
             *weights.addresses,
@@ -229,6 +236,8 @@ def _address(tensor: Tensor | None) -> int | None:
 
 
 def _input(raw: Raw, kind: Kind, zero_point: int, norm: Norm | None) -> tuple[int | float | None, ...]:
+    assert raw.numbers.is_contiguous()
+    assert raw.numbers.dtype is torch.float32
     return (
         *(int(kind), raw.numbers.data_ptr(), _address(raw.unit), _address(raw.bias)),
         *((None, None, 0.0) if norm is None else norm.arguments),

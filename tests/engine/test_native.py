@@ -83,6 +83,20 @@ def test_single_tokens_attend_each_to_their_own_slots(
         assert (one - exact[0]).norm() / exact.norm() < 0.01
 
 
+def test_what_kernels_give_does_not_hang_on_the_number_of_threads(kernels: Kernels) -> None:
+    torch.manual_seed(0)
+    queries, store = torch.randn(300, 4, 64), torch.randn(2, 2, 2000, 64).bfloat16()
+    x, product = torch.randn(3, 640), linear([torch.randn(640, 640)], [None], "int8", kernels=kernels)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        attended, _ = kernels.attend(queries, store[0], store[1], causal=True)
+        found.append((attended, kernels.attend_alone(queries, store, looks([(7, 0, 2000)])), product(x)))
+    torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("zero_point", [128, MOSTLY_POSITIVE])
 @pytest.mark.parametrize("width", [16, 50])

@@ -58,14 +58,14 @@ def found_kernels() -> tuple[Kernels | None, str]:
     missing = _WANTED - _features()
     if missing:
         return None, f"the processor lacks {', '.join(sorted(missing))}"
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    compiler = os.environ.get("CXX") or shutil.which("g++")
     if compiler is None:
-        return None, "there is no C++ compiler (g++ or clang++)"
+        return None, "there is no C++ compiler: install g++, or name one in CXX"
     try:
         return Kernels(ctypes.CDLL(str(_compiled(compiler, _cache_folder())))), ""
     except subprocess.CalledProcessError as error:
         reason = f"{compiler} failed: {error.stderr.strip().splitlines()[:1]}"
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:  # RuntimeError: there is no home
         reason = f"{type(error).__name__}: {error}"
     logger.warning("the engine computes without its C++ kernels, as %s", reason)
     return None, reason

@@ -11,6 +11,7 @@ from pathlib import Path
 from llava_next_video.assistant import EngineThread, Ticket, VideoAssistant
 from llava_next_video.assistant.loading import default_checkpoint, refuse_name
 from llava_next_video.assistant.options import options_from
+from llava_next_video.caption.cores import Cores
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.outcome import DescriberGoneError, Model, Said, Seen, Tell
 from llava_next_video.caption.seeing import see_frames
@@ -49,11 +50,13 @@ class LocalModel:
         self._look = look
         if isinstance(assistant.network, Engine):
             assistant.network.features.limit_bytes = KEPT_FEATURES
-        self._thread = EngineThread(assistant.network)
+        self._cores = Cores()
+        self._thread = EngineThread(assistant.network, before_step=self._cores.share)
 
     def see(self, item: Item, decoder: Decoder) -> Seen:
         """Decode the sampled frames."""
-        return see_frames(item, decoder, self._sampling, look=self._look)
+        with self._cores.one_taken():
+            return see_frames(item, decoder, self._sampling, look=self._look)
 
     def ask(self, item: Item, seen: Seen, tell: Tell) -> None:
         """Hand prompt and pixels to the engine; the frames are needed no more."""

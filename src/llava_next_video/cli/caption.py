@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -62,6 +63,13 @@ def caption(
         str | None,
         typer.Option(help="Part of the list to do: 2/8 is the second of eight.", show_default="everything"),
     ] = None,
+    near_keys: Annotated[
+        bool,
+        typer.Option(
+            "--near-keys",
+            help="Look at the key frame next to each moment, if one is near: half the decoding.",
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(help="Videos decoded at once, each in a process.")] = 2,
     held_mb: Annotated[int, typer.Option(help="Decoded megabytes that may wait for the model.")] = 1024,
     part_rows: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 1000,
@@ -119,7 +127,11 @@ def caption(
     if dedupe not in DEDUPES:
         raise ConfigError(f"unknown --dedupe {dedupe!r}; known: {', '.join(DEDUPES)}")
     question = _question(prompt, prompt_file)
-    sampling = choose_sampling(None, frames, fps)
+    sampling = replace(choose_sampling(None, frames, fps), near_keys=near_keys)
+    if near_keys and server and send == "video":
+        raise ConfigError(
+            "--near-keys is for frames that are chosen here; --send video leaves that to the server"
+        )
     options: dict[str, object] = {"max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
     refuse_options(options)
     settings = Settings(

@@ -74,6 +74,16 @@ def test_a_clip_that_breaks_off_is_answered_with_a_note(
     assert re.search(rf"note: {cut} breaks off after \d\.\d s of the 2\.0 s that its container promises", err)
 
 
+def test_a_clip_with_fewer_frames_than_asked_for_is_answered_with_a_note(
+    command, tiny_checkpoint: Path, square_clip: Path
+) -> None:
+    asked = ("ask", square_clip, "?", "--model", tiny_checkpoint, "--max-new-tokens", 1)
+    code, _, err = command(*asked, "--frames", 25)
+    assert code == 0
+    assert f"note: {square_clip} has 24 frames, all looked at; 25 were asked for\n" in err
+    assert "note" not in command(*asked, "--frames", 24)[2]
+
+
 def test_a_plan_is_printed_without_loading_weights(
     command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path
 ) -> None:
@@ -87,8 +97,9 @@ def test_a_plan_is_printed_without_loading_weights(
     assert out.splitlines()[-1] == "it fits; up to 24 frames a clip would fit"  # it has no more
     _, out, _ = command(*asked, "--frames", 6, "--max-visual-tokens", 15, "--json")
     assert json.loads(out)["media"][0]["frames"] == 3
-    _, out, _ = command(*asked, "--max-new-tokens", 5000, "--json")
+    code, out, _ = command(*asked, "--max-new-tokens", 5000, "--json")
     told = json.loads(out)
+    assert code == 1  # a script need not read it to know that it does not fit
     assert told["prompt_tokens"] + 5000 > 4096
     assert told["rope_factor_needed"] == 1.5  # 5,054 of 4,096 tokens, in halves
     assert told["frames_that_fit"] == 0

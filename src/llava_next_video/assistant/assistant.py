@@ -14,7 +14,7 @@ from typing import Literal
 
 from llava_next_video.assistant.answers import Answer
 from llava_next_video.assistant.asking import Asking
-from llava_next_video.assistant.loading import default_checkpoint, load_network, refuse_name
+from llava_next_video.assistant.loading import found_checkpoint, load_network
 from llava_next_video.assistant.options import options_from
 from llava_next_video.assistant.reading import Medium, Reader
 from llava_next_video.assistant.reference import Network
@@ -88,11 +88,10 @@ class VideoAssistant:
             ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
             CapacityError: The network cannot fit the memory of the GPU.
         """
-        name = default_checkpoint() if name is None else name
-        refuse_name(name)
-        processor = LlavaNextVideoProcessor.from_pretrained(name)
+        folder = found_checkpoint(name)
+        processor = LlavaNextVideoProcessor.from_pretrained(folder)
         network = load_network(
-            name,
+            folder,
             processor,
             device=device,
             dtype=dtype,

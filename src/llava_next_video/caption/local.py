@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_next_video.assistant import EngineThread, Ticket, VideoAssistant
-from llava_next_video.assistant.loading import default_checkpoint, refuse_name
+from llava_next_video.assistant.loading import found_checkpoint
 from llava_next_video.assistant.options import options_from
 from llava_next_video.caption.cores import Cores
 from llava_next_video.caption.items import Item
@@ -21,7 +21,6 @@ from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Sampling
 from llava_next_video.messages import Video, user
-from llava_next_video.model.checkpoint import checkpoint_folder
 from llava_next_video.processing import LlavaNextVideoProcessor
 
 SAMPLED_BYTES = 1 << 16
@@ -176,13 +175,16 @@ def local_model(
         options: Generation settings by name.
         look: Draw what near duplicates are found by.
     """
-    name = default_checkpoint() if model is None else model
-    refuse_name(name)
+    folder = found_checkpoint(model)
     recipe = Recipe(
-        checkpoint=str(name), weights=weights, sampling=sampling, options=options_from(options), look=look
+        checkpoint=str(model or folder),
+        weights=weights,
+        sampling=sampling,
+        options=options_from(options),
+        look=look,
     )
     identity = {
-        "weights": weights_digest(checkpoint_folder(name)),
+        "weights": weights_digest(folder),
         **{name: value for name, value in weights.items() if name in ("dtype", "quantize")},
         "prompt": prompt,
         "sampling": dataclasses.asdict(sampling),

@@ -173,6 +173,8 @@ def ask(
             max_new_tokens=max_new_tokens,
         )
         typer.echo(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(planned))
+        if not planned.fits:
+            raise typer.Exit(1)
         return
     assistant = load_assistant(model, device=device, dtype=dtype, quantize=quantize, reference=reference)
     answer = assistant.ask(

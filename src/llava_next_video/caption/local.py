@@ -21,6 +21,7 @@ from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Sampling
 from llava_next_video.messages import Video, user
+from llava_next_video.model.adapter import Adapter
 from llava_next_video.processing import LlavaNextVideoProcessor
 
 SAMPLED_BYTES = 1 << 16
@@ -137,7 +138,7 @@ class Recipe:
 
     Attributes:
         checkpoint: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize` and `kv_bytes`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter` and `kv_bytes`, as `VideoAssistant.load` takes them.
     """
 
     checkpoint: str
@@ -169,13 +170,15 @@ def local_model(
 
     Args:
         model: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize` and `kv_bytes`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter` and `kv_bytes`, as `VideoAssistant.load` takes them.
         prompt: What is asked; it stands in the identity only.
         sampling: Which moments the model sees.
         options: Generation settings by name.
         look: Draw what near duplicates are found by.
     """
-    folder = found_checkpoint(model)
+    folder, adapter = found_checkpoint(model), weights.get("adapter")
+    if adapter is not None:
+        Adapter.read(Path(str(adapter)))  # refused before anything is written
     recipe = Recipe(
         checkpoint=str(model or folder),
         weights=weights,
@@ -185,6 +188,7 @@ def local_model(
     )
     identity = {
         "weights": weights_digest(folder),
+        **({} if adapter is None else {"adapter": weights_digest(Path(str(adapter)))}),
         **{name: value for name, value in weights.items() if name in ("dtype", "quantize")},
         "prompt": prompt,
         "sampling": dataclasses.asdict(sampling),

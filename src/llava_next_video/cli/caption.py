@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from llava_next_video.cli.ask import TINY, choose_sampling, quiet, refuse_options
-from llava_next_video.cli.options import Checkpoint, Device, DType, MostFrames, PerSecond, Quantize
+from llava_next_video.cli.options import Checkpoint, Device, DType, LoRA, MostFrames, PerSecond, Quantize
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def caption(
     ray_models: Annotated[
         int, typer.Option(help="With --ray: models, one GPU each where there are any; --workers read.")
     ] = 1,
+    adapter: LoRA = None,
     device: Device = None,
     dtype: DType = None,
     kv_mb: Annotated[
@@ -145,10 +146,11 @@ def caption(
     if shards is not None:
         items = share(items, shards[0] - 1, shards[1])
     kv_bytes = None if kv_mb is None else _positive("kv-mb", kv_mb) << 20
-    weights = {"device": device, "dtype": dtype, "quantize": quantize, "kv_bytes": kv_bytes}
+    weights: dict[str, str | int | None] = {"device": device, "dtype": dtype, "quantize": quantize}
+    weights |= {"adapter": adapter, "kv_bytes": kv_bytes}
     look = settings.dedupe == "near"
     if server:
-        given = {"device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
+        given = {"adapter": adapter, "device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
         if refused := [name for name, value in given.items() if value is not None]:
             raise ConfigError(f"--{refused[0]} is the server's business; leave it or --server out")
         chosen = _remote(server, model, send, at_once, question, sampling, options, look)

@@ -25,7 +25,7 @@ FIGURES = (
     "dpo_loss",
     "sft_loss",
 )
-"""What a batch tells, in this order: means over pairs; `kl` over answer tokens, `sft_loss` over chosen ones."""
+"""What a batch tells, in this order: means over pairs; over tokens are `kl` and `sft_loss`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +21,9 @@ from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Sampling
 from llava_next_video.messages import Video, user
 from llava_next_video.model.adapter import Adapter
+from llava_next_video.model.fingerprint import whole_fingerprint
 from llava_next_video.processing import LlavaNextVideoProcessor
 
-SAMPLED_BYTES = 1 << 16
-SAMPLES = 16
 # Each video comes once: features kept for a second question would only fill memory.
 KEPT_FEATURES = 16 << 20
 
@@ -187,24 +185,11 @@ def local_model(
         look=look,
     )
     identity = {
-        "weights": weights_digest(folder),
-        **({} if adapter is None else {"adapter": weights_digest(Path(str(adapter)))}),
+        "weights": whole_fingerprint(folder),
+        **({} if adapter is None else {"adapter": whole_fingerprint(Path(str(adapter)))}),
         **{name: value for name, value in weights.items() if name in ("dtype", "quantize")},
         "prompt": prompt,
         "sampling": dataclasses.asdict(sampling),
         "options": dict(options),
     }
     return Model(name="tiny" if model is None else model, identity=identity, load=recipe.load), recipe
-
-
-def weights_digest(folder: Path) -> str:
-    """What tells one checkpoint from another, wherever it lies: its config and samples of its weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for sample in range(SAMPLES):
-                file.seek(size * sample // SAMPLES)
-                digest.update(file.read(SAMPLED_BYTES))
-    return digest.hexdigest()[:16]

@@ -34,8 +34,10 @@ def test_no_file_stays_open() -> None:
     here, there = Pipe()
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
-        threading.Thread(target=give, args=(there, np.zeros(1 << 20, np.uint8))).start()
+        giver = threading.Thread(target=give, args=(there, np.zeros(1 << 20, np.uint8)))
+        giver.start()
         assert take(here) is not None
+        giver.join()
     assert len(os.listdir("/proc/self/fd")) == before
 
 

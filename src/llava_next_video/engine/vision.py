@@ -26,8 +26,9 @@ from llava_next_video.model.connector import Pooler, lay_out_clips, pack_images
 _QUICK = 1.702
 _KINDS = {"gelu_pytorch_tanh": Kind.GELU_TANH, "gelu_new": Kind.GELU_TANH, "silu": Kind.SILU}
 
-# On a CPU what lies between two products then stays in the caches; in 8 bits 1.5 times as fast as two tiles.
-_TILES_ON_CPU = 1
+# On a CPU what lies between two products then stays in the caches: one tile of 336 pixels, which in 8 bits is
+# 1.5 times as fast as two, and eight of the 64 pixels that the tiny checkpoint sees, twice as fast as one.
+_CACHE_BYTES = 4 << 20
 _MEMORY_SHARE = 64  # on a GPU, this part of the memory may hold what lies between two products
 
 # The wide rows inside an MLP stay in the cache with its weights, which 8 bits make small enough for that. It
@@ -188,7 +189,7 @@ class Vision:
         hidden = patches.flatten(2).transpose(1, 2)
         if self.class_token is not None:
             hidden = torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)
-        hidden = (hidden + self.positions).contiguous()
+        hidden = (hidden + self.positions).contiguous()  # several tiles without a class token are not
         if self.norm is not None:
             hidden = self.norm(hidden)
         found = {0: hidden.clone()} if 0 in self.chosen else {}
@@ -279,13 +280,13 @@ class Vision:
 
 
 def tiles_at_once(device: torch.device, tile_bytes: int) -> int:
-    """Tiles that go through the tower together: on a GPU as many as a part of its memory has room for.
+    """Tiles that go through the tower together: as many as caches, or a part of a GPU's memory, hold.
 
-    >>> tiles_at_once(torch.device("cpu"), 1000)
-    1
+    >>> tiles_at_once(torch.device("cpu"), 1 << 20), tiles_at_once(torch.device("cpu"), 1 << 25)
+    (4, 1)
     """
     if device.type == "cpu":
-        return _TILES_ON_CPU
+        return max(1, _CACHE_BYTES // tile_bytes)
     return max(1, torch.cuda.mem_get_info(device)[1] // _MEMORY_SHARE // tile_bytes)
 
 

@@ -1,14 +1,16 @@
 """The engine on a GPU: steps, captions, shared clips, the tower."""
 
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
 from gpu_shapes import HEAD, TAIL, Bench, asked, configuration, timed_s, words
-from llava_next_video.engine import Engine, SamplingOptions
+from llava_next_video.engine import Engine, SamplingOptions, linear_cuda
 from llava_next_video.engine.roofline import Machine, Work
 from llava_next_video.inputs import ModelInputs
 
@@ -37,7 +39,88 @@ def step(bench: Bench) -> Figures:
             context = 24
         figures[f"batch_{batch}"] = found = one_batch(bench, engine, work, machine, batch, context)
         bench.tell(f"batch {batch}: {found}")
+    if bench.device.type == "cuda":
+        figures["products_ms"] = {
+            f"{tuple(shape)} {'one row' if alone else 'a few rows'}": {
+                str(tile or "torch"): ms for tile, ms in choice.times_ms.items()
+            }
+            for (shape, _, _, alone), choice in linear_cuda.CHOICES.items()
+        }
+        bench.tell(f"products: {json.dumps(figures['products_ms'])}")
     return figures
+
+
+def kernels(bench: Bench) -> Figures:
+    """Steps of 1 and 8 requests without what makes them fast, and the kernels of one."""
+    if bench.device.type == "cpu":
+        return {}
+    engine, machine = bench.engine(), bench.machine()
+    work = Work.of(engine.decoder, engine.encoder.vision)
+    figures: Figures = {}
+    for batch in (8, 1):
+        figures[f"batch_{batch}"] = one_batch(bench, engine, work, machine, batch, CONTEXT[batch])
+        figures |= without(bench, engine, work, machine, batch)
+    one_batch(bench, engine, work, machine, 1, CONTEXT[1])
+    figures["kernels_of_batch_1_us"] = of_one_step(bench, engine)
+    return figures
+
+
+def of_one_step(bench: Bench, engine: Engine) -> Figures:
+    """Microseconds of the kernels of one step, by name: all of a name together, and how many."""
+    graphs = engine.runner.graphs
+    assert graphs is not None
+    with torch.inference_mode():
+        replay = list(graphs.recorded.values())[-1]
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            replay()
+            bench.wait()
+    found = {
+        event.key: {"count": event.count, "us": round(event.device_time_total, 1)}
+        for event in sorted(profile.key_averages(), key=lambda event: -event.device_time_total)
+        if event.device_time_total
+    }
+    bench.tell(f"kernels: {found}")
+    return found
+
+
+def forbid_overlap() -> Callable[[], None]:
+    """Let no kernel begin before the one before it has ended; what comes back allows it again."""
+    from llava_next_video.engine.kernels import overlap  # needs Triton, which a CPU may lack
+
+    capability = overlap.CAPABILITY
+
+    def allow() -> None:
+        overlap.CAPABILITY = capability
+        overlap.overlapped.cache_clear()
+
+    overlap.CAPABILITY = (99, 0)
+    overlap.overlapped.cache_clear()
+    return allow
+
+
+def without(bench: Bench, engine: Engine, work: Work, machine: Machine, batch: int) -> Figures:
+    """The same step without kernels that overlap, and without our products."""
+    chosen = dict(linear_cuda.CHOICES)
+    context = CONTEXT[batch]
+    found: Figures = {}
+    graphs = engine.runner.graphs
+    assert graphs is not None
+    try:
+        allow = forbid_overlap()
+        graphs.recorded.clear()
+        found[f"batch_{batch}_one_kernel_after_the_other"] = one_batch(
+            bench, engine, work, machine, batch, context
+        )
+        for kind in chosen:
+            linear_cuda.CHOICES[kind] = replace(chosen[kind], tile=None)
+        graphs.recorded.clear()
+        found[f"batch_{batch}_and_torchs_products"] = one_batch(bench, engine, work, machine, batch, context)
+    finally:
+        allow()
+        graphs.recorded.clear()
+        linear_cuda.CHOICES.update(chosen)
+    bench.tell(f"without: {found}")
+    return found
 
 
 @torch.inference_mode()
@@ -143,14 +226,14 @@ def captions(bench: Bench, frames: int, target: float) -> Figures:
     for length in lengths:
         add(length)
     started = time.perf_counter()
-    most_s = 20.0 if bench.smoke else 40.0
+    most_s = 20.0 if bench.smoke else 25.0
     while answered < together and time.perf_counter() - started < most_s:
         round_()
     bench.tell(f"{together} together; the first are answered in {time.perf_counter() - started:.1f} s")
     begun = written = answered = 0
     busy = engine.scheduler.counters.computed_tokens, engine.encoder.frames
     started = time.perf_counter()
-    window_s = 4.0 if bench.smoke or bench.device.type == "cpu" else 14.0
+    window_s = 4.0 if bench.smoke or bench.device.type == "cpu" else 10.0
     while time.perf_counter() - started < window_s:
         round_()
     seconds = time.perf_counter() - started
@@ -189,7 +272,7 @@ def shared(bench: Bench) -> Figures:
     questions, new_tokens, frames = 20, 32, 32
     if bench.device.type == "cpu":
         frames, new_tokens = 8, 4
-    rounds = 1 if bench.smoke else 3
+    rounds = 1 if bench.smoke else 2
     options = SamplingOptions(max_new_tokens=new_tokens, ignore_eos=True)
     figures: Figures = {"questions": questions, "frames": frames, "new_tokens": new_tokens, "target": 8}
     medians: dict[str, float] = {}
@@ -243,6 +326,7 @@ def vision(bench: Bench) -> Figures:
 
 SECTIONS: Mapping[str, Callable[[Bench], Figures]] = {
     "step": step,
+    "kernels": kernels,
     "caption8": caption8,
     "caption32": caption32,
     "shared": shared,

@@ -16,7 +16,6 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from llava_next_video.engine.between import gated
 from llava_next_video.engine.linear import linear
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
@@ -159,8 +158,10 @@ class Decoder:
                     return hidden[:0]
                 attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
             hidden = layer.attention_out.onto(attended, hidden)
-            gate_up = layer.gate_up.after_norm(hidden, layer.norm_before_mlp, self.epsilon)
-            hidden = layer.down.onto(gated(gate_up, self.activation), hidden)
+            inner = layer.gate_up.gated_after_norm(
+                hidden, layer.norm_before_mlp, self.epsilon, self.activation
+            )
+            hidden = layer.down.onto(inner, hidden)
         return hidden
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from llava_next_video.engine.between import normed, root_mean_square
+from llava_next_video.engine.between import gated, normed, root_mean_square
 from llava_next_video.engine.linear_cuda import NARROW, WideLinear, refuse_narrow
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.settings import DType, Quantize
@@ -41,6 +41,16 @@ class FloatLinear:
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
         return self(normed(x, weight, epsilon))
+
+    def gated_after_norm(
+        self,
+        x: Float[Tensor, "rows width"],
+        weight: Float[Tensor, " width"],
+        epsilon: float,
+        activation: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "rows half"]:
+        """The activation of the first half of the product after an RMS norm, times its second half."""
+        return gated(self.after_norm(x, weight, epsilon), activation)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
@@ -88,6 +98,16 @@ class Int8Linear:
         out, unit = self._products(x * weight)
         unit.div_(root_mean_square(x, epsilon))
         return out.mul_(unit) if self.bias is None else torch.addcmul(self.bias, out, unit, out=out)
+
+    def gated_after_norm(
+        self,
+        x: Float[Tensor, "rows width"],
+        weight: Float[Tensor, " width"],
+        epsilon: float,
+        activation: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "rows half"]:
+        """The activation of the first half of the product after an RMS norm, times its second half."""
+        return gated(self.after_norm(x, weight, epsilon), activation)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]

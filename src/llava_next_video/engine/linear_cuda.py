@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llava_next_video.engine.between import normed
+from llava_next_video.engine.between import gated, normed
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.settings import DType, Quantize
 from llava_next_video.errors import ConfigError
@@ -26,12 +27,13 @@ _LEAST = 1e-10
 _GROUP = 128
 _CACHE_BYTES = 256 * 1024**2  # more than any GPU keeps close
 _TRIES = 7
+_SOME_ROWS = 8  # with which products of a few rows are measured
 _INNER_TILES = 8
 _FEW_ROWS = 64  # beyond, making floats of the weights first and multiplying those is faster
 
 
 class WideLinear:
-    """Weights as they are. One row alone goes through a kernel of its own where that measures faster."""
+    """Weights as they are. A few rows go through kernels of our own where those measure faster."""
 
     def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
         self.weight = weight.contiguous()
@@ -40,66 +42,95 @@ class WideLinear:
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
         """The product for each row."""
-        alone = self._alone(x)
-        return F.linear(x, self.weight, self.bias) if alone is None else alone(x)
+        own = fastest(self.weight, len(x))
+        return F.linear(x, self.weight, self.bias) if own is None else own(x, bias=self.bias)
 
     def after_norm(
         self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
-        alone = self._alone(x)
-        return self(normed(x, weight, epsilon)) if alone is None else alone(x, norm=weight, epsilon=epsilon)
+        own = fastest(self.weight, len(x))
+        if own is None:
+            return F.linear(normed(x, weight, epsilon), self.weight, self.bias)
+        return own(x, bias=self.bias, norm=weight, epsilon=epsilon)
+
+    def gated_after_norm(
+        self,
+        x: Float[Tensor, "rows width"],
+        weight: Float[Tensor, " width"],
+        epsilon: float,
+        activation: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "rows half"]:
+        """The activation of the first half of the product after an RMS norm, times its second half."""
+        own = fastest(self.weight, len(x)) if activation is F.silu else None
+        if own is None:
+            return gated(self.after_norm(x, weight, epsilon), activation)
+        return own(x, bias=self.bias, norm=weight, epsilon=epsilon, gated=True)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
         """`sum` with the product of each row added."""
-        alone = self._alone(x)
-        if alone is not None:
-            return alone(x, onto=sum)
+        own = fastest(self.weight, len(x))
+        if own is not None:
+            return own(x, bias=self.bias, onto=sum)
         sum.addmm_(x, self.weight.t())
         return sum if self.bias is None else sum.add_(self.bias)
 
-    def _alone(self, x: Tensor) -> Callable[..., Tensor] | None:
-        return fastest_alone(self.weight) if len(x) == 1 and self.bias is None else None
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How a matrix multiplies a few rows.
+
+    Attributes:
+        tile: Of our own kernel; None: torch's product.
+        times_ms: What each took that was tried, torch's under None.
+    """
+
+    tile: Any
+    times_ms: Mapping[Any, float]
 
 
-_TILE_OF: dict[tuple[torch.Size, torch.dtype, torch.device], Any] = {}
-"""What was measured for each size of matrix; None: torch's own product is faster."""
+CHOICES: dict[tuple[torch.Size, torch.dtype, torch.device, bool], Choice] = {}
+"""What measured fastest for each size of matrix, for one row (True) and for a few."""
 
 
-def fastest_alone(weight: Float[Tensor, "out width"]) -> Callable[..., Tensor] | None:
-    """The kernel for one row of this matrix in the tiles that measure fastest; None: torch is faster."""
-    kind = (weight.shape, weight.dtype, weight.device)
-    if kind not in _TILE_OF:
-        _TILE_OF[kind] = _measured_tile(weight)
-    tile = _TILE_OF[kind]
-    return None if tile is None else partial(_kernels().one_row, weight=weight, tile=tile)
+def fastest(weight: Float[Tensor, "out width"], rows: int) -> Callable[..., Tensor] | None:
+    """Our own product of so many rows with this matrix as it measures fastest; None: torch is faster."""
+    if rows > _kernels().MOST_ROWS or not rows:
+        return None
+    kind = (weight.shape, weight.dtype, weight.device, rows == 1)
+    if kind not in CHOICES:
+        CHOICES[kind] = _measured(weight, alone=rows == 1)
+    tile = CHOICES[kind].tile
+    return None if tile is None else partial(_kernels().few_rows, weight=weight, tile=tile)
 
 
-def _measured_tile(weight: Tensor) -> Any:
+def _measured(weight: Tensor, *, alone: bool) -> Choice:
     kernels = _kernels()
-    x = torch.randn(1, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    best, least_ms = None, _graph_ms(partial(F.linear, x, weight))
-    for tile in kernels.TILES:
-        ms = _graph_ms(partial(kernels.one_row, x, weight, tile))
-        if ms < least_ms:
-            best, least_ms = tile, ms
-    return best
+    copies = [weight, *(weight.clone() for _ in range(_CACHE_BYTES // weight.nbytes))]
+    x = torch.randn(1 if alone else _SOME_ROWS, weight.shape[1], dtype=weight.dtype, device=weight.device)
+    times_ms: dict[Any, float] = {None: _graph_ms([partial(F.linear, x, one) for one in copies])}
+    for tile in kernels.ONE_ROW if alone else kernels.FEW_ROWS:
+        times_ms[tile] = _graph_ms([partial(kernels.few_rows, x, one, tile) for one in copies])
+    each = {tile: ms / len(copies) for tile, ms in times_ms.items()}
+    return Choice(tile=min(each, key=each.__getitem__), times_ms=each)
 
 
-def _graph_ms(work: Callable[[], object]) -> float:
-    """Milliseconds of some work as a graph takes for it, with its inputs out of the caches."""
-    flush = torch.empty(_CACHE_BYTES, dtype=torch.uint8, device="cuda")
+def _graph_ms(works: Sequence[Callable[[], object]]) -> float:
+    """Milliseconds of some works as a graph takes for them, one behind the other as in a step.
+
+    What they read should be more than the caches hold.
+    """
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    work()
+    works[0]()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+        for work in works:
+            work()
     times = []
     for _ in range(_TRIES):
-        flush.zero_()
         begin.record()
         graph.replay()
         end.record()
@@ -110,10 +141,10 @@ def _graph_ms(work: Callable[[], object]) -> float:
 
 @cache
 def _kernels() -> ModuleType:
-    """The kernel for one row and its tiles; they need Triton, and a CPU never asks for them."""
-    from llava_next_video.engine.kernels import one_row
+    """The kernels for a few rows and their tiles; they need Triton, and a CPU never asks for them."""
+    from llava_next_video.engine.kernels import few_rows
 
-    return one_row
+    return few_rows
 
 
 class NarrowLinear:
@@ -148,6 +179,16 @@ class NarrowLinear:
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
         return self(normed(x, weight, epsilon))
+
+    def gated_after_norm(
+        self,
+        x: Float[Tensor, "rows width"],
+        weight: Float[Tensor, " width"],
+        epsilon: float,
+        activation: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "rows half"]:
+        """The activation of the first half of the product after an RMS norm, times its second half."""
+        return gated(self.after_norm(x, weight, epsilon), activation)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]

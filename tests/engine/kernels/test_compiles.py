@@ -13,7 +13,7 @@ PROGRAM = """
 import re
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from llava_next_video.engine.kernels import fused, one_row, paged, store
+from llava_next_video.engine.kernels import few_rows, fused, paged, store
 
 STRIDES = ("behind", "scales_behind", "query_stride", "stride", "half")  # multiples of 16
 
@@ -21,6 +21,8 @@ STRIDES = ("behind", "scales_behind", "query_stride", "stride", "half")  # multi
 def lines(kernel, types, constants, **options):
     '''The machine's instructions for a kernel.'''
     names = kernel.arg_names
+    if "OVERLAPPED" in names:
+        constants = constants | {"OVERLAPPED": True}
     types = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     aligned = [n for n, name in enumerate(names) if types[name].startswith("*") or name in STRIDES]
     source = ASTSource(
@@ -29,7 +31,11 @@ def lines(kernel, types, constants, **options):
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(n,): [["tt.divisibility", 16]] for n in aligned},
     )
-    return compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    options = options | {"launch_pdl": True}
+    code = compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    if "OVERLAPPED" in names:
+        assert code.index("griddepcontrol.launch_dependents") < code.index("griddepcontrol.wait")
+    return code
 
 
 def split(number, stored, **constants):
@@ -60,12 +66,22 @@ for stored in ("bf16", "fp8e4nv"):
 floats = {name: "*bf16" for name in ("x", "weight", "out", "gate_up")}
 lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"WIDTH": 4096, "PADDED": 4096})
 lines(fused._silu_kernel, floats, {"BLOCK": 1024})
-row = {name: "*bf16" for name in ("x", "weight", "norm", "out")} | {"epsilon": "fp32"}
-for tile in one_row.TILES:
+row = {name: "*bf16" for name in ("x", "weight", "norm", "bias", "out")} | {"epsilon": "fp32"}
+for tile in few_rows.ONE_ROW + few_rows.FEW_ROWS:
     for width, padded in ((4096, 4096), (11008, 16384)):
-        code = lines(one_row._one_row_kernel, row, {"WIDTH": width, "PADDED": padded, "NORMED": width == 4096,
-                     "ADDED": width != 4096, "ROWS": tile.rows, "AT_ONCE": tile.width}, num_warps=tile.warps)
-        assert re.search(r"ld\\.global\\S*v4", code), "weights are not read 16 bytes at once"
+        normed = width == 4096
+        shape = {"WIDTH": width, "NORMED": normed, "BIASED": False, "ADDED": not normed, "GATED": normed,
+                 "OUT": tile.out // 2 if normed else tile.out, "AT_ONCE": tile.width}
+        if tile.stages:
+            kernel, more = few_rows._few_rows_kernel, {"ROWS": 16}
+        else:
+            kernel, more = few_rows._one_row_kernel, {"PADDED": padded}
+        code = lines(kernel, row, shape | more, num_warps=tile.warps, num_stages=tile.stages or 3)
+        if tile.stages:
+            assert "mma.sync" in code and re.search(r"cp\\.async\\.cg", code), "weights are not on their way"
+        else:
+            weights = code.index("griddepcontrol.wait")
+            assert re.search(r"ld\\.global\\S*v4", code[:weights]), "weights wait for the kernel before"
 """
 
 

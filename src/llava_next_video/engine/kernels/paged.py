@@ -15,6 +15,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
+from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
 from llava_next_video.engine.kernels.store import LayerPages
 from llava_next_video.engine.steptable import FIELDS, Field, Plan
 
@@ -101,6 +102,7 @@ def attend_paged(
     skipped_from = plan.rows if plan.long is None else plan.long.first
     partial = torch.empty(size, dtype=torch.float32, device=queries.device)
     sums = torch.empty(size[:3], dtype=torch.float32, device=queries.device)
+    overlap = overlapped(queries.device)
     parts = [(False, plan.own, plan.own_rows, 0, own)]
     if plan.shared:
         parts.append((True, plan.shared, plan.shared_rows, own, columns - own))
@@ -131,6 +133,7 @@ def attend_paged(
             PAGE=pages.page_tokens,
             ROWS=product_rows,
             TOKENS=launch.tokens,
+            **overlap,
             num_warps=launch.warps,
             num_stages=launch.stages,
         )
@@ -148,6 +151,7 @@ def attend_paged(
             WIDTH=width,
             PADDED=triton.next_power_of_2(width),
             COLUMNS=triton.next_power_of_2(columns),
+            **overlap,
             num_warps=2,
         )
 
@@ -183,8 +187,11 @@ def _split_kernel(
     PAGE: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):
     """One split of what one bundle looks at, for one key head. Logs are to the base of two."""
+    let_next_begin(OVERLAPPED)
+    wait(OVERLAPPED)
     bundle, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     place = tl.arange(0, ROWS)
     feature = tl.arange(0, PADDED)
@@ -281,8 +288,11 @@ def _merge_kernel(
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
     COLUMNS: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):
     """The splits of one row and head together; only rows with a shared bundle have all columns."""
+    let_next_begin(OVERLAPPED)
+    wait(OVERLAPPED)
     kept, head = tl.program_id(0), tl.program_id(1)
     row = tl.where(kept >= skipped_from, kept + skipped, kept)
     column = tl.arange(0, COLUMNS)

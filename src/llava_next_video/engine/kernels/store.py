@@ -10,6 +10,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
+from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
 from llava_next_video.engine.steptable import FIELDS, Field, Long
 
 _FIELDS = tl.constexpr(FIELDS)
@@ -94,6 +95,7 @@ def store(
         WIDTH=width,
         PADDED=triton.next_power_of_2(width),
         PAGE=pages.page_tokens,
+        **overlapped(keys_values.device),
     )
 
 
@@ -120,8 +122,11 @@ def _store_kernel(
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
     PAGE: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):
     """Keys (part 0), values (part 1) or some query heads (other parts) of one row."""
+    let_next_begin(OVERLAPPED)
+    wait(OVERLAPPED)
     row, part = tl.program_id(0), tl.program_id(1)
     head, feature = tl.arange(0, PADDED_HEADS), tl.arange(0, PADDED)
     position = tl.load(rows + row * _FIELDS + _POSITION)

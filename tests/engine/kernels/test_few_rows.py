@@ -1,0 +1,70 @@
+"""The product of a few rows, against float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.engine.kernels.conftest import DEVICE
+from torch import Tensor
+
+HALF = pytest.param(torch.bfloat16, marks=pytest.mark.gpu)  # see docs/log.md: bits are multiplied here
+
+
+def drawn(dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[Tensor]:
+    dice = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=dice).to(DEVICE, dtype) for shape in shapes]
+
+
+def check(rows: int, tile: Any, dtype: torch.dtype, count: int, width: int) -> None:
+    """The product alone, behind a norm, on top of something, and behind a gate; with a bias and without."""
+    from llava_next_video.engine.kernels.few_rows import few_rows
+
+    x, weight, norm, onto, bias = drawn(
+        dtype, (rows, width), (count, width), (width,), (rows, count), (count,)
+    )
+    exact, matrix = x.double(), weight.double().t()
+    normed = exact * (exact.square().mean(1, keepdim=True) + 1e-5).rsqrt() * norm.double()
+    gate, up = (normed @ matrix + bias.double()).chunk(2, dim=1)
+    for found, wanted in (
+        (few_rows(x, weight, tile), exact @ matrix),
+        (few_rows(x, weight, tile, norm=norm, epsilon=1e-5), normed @ matrix),
+        (few_rows(x, weight, tile, bias=bias, onto=onto.clone()), exact @ matrix + bias + onto.double()),
+        (few_rows(x, weight, tile, bias=bias, norm=norm, epsilon=1e-5, gated=True), F.silu(gate) * up),
+    ):
+        assert found.shape == wanted.shape
+        most = 2e-6 if dtype is torch.float32 else 2e-2  # where Triton is interpreted, bfloat16 is cut off
+        assert (found.double() - wanted).norm() / wanted.norm() < most
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("count", "width"), [(64, 96), (38, 1100)])
+def test_one_row_is_multiplied_normed_added_and_gated(dtype: torch.dtype, count: int, width: int) -> None:
+    from llava_next_video.engine.kernels.few_rows import ONE_ROW
+
+    for tile in ONE_ROW:
+        if not tile.stages:
+            check(1, tile, dtype, count, width)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_a_few_rows_are_multiplied_normed_added_and_gated(dtype: torch.dtype, rows: int) -> None:
+    from llava_next_video.engine.kernels.few_rows import FEW_ROWS
+
+    for tile in FEW_ROWS:
+        check(rows, tile, dtype, 76, 600)
+
+
+def test_gaps_and_too_many_rows_are_refused() -> None:
+    from llava_next_video.engine.kernels.few_rows import FEW_ROWS, ONE_ROW, few_rows
+
+    square = torch.zeros(8, 8, device=DEVICE)
+    with pytest.raises(ValueError, match="without gaps"):
+        few_rows(square[:1], square[:, :4].t(), ONE_ROW[0])
+    with pytest.raises(ValueError, match="2 rows, and this tile takes 1"):
+        few_rows(square[:2], square, ONE_ROW[0])
+    with pytest.raises(ValueError, match="17 rows, and this tile takes 16"):
+        few_rows(square.new_zeros(17, 8), square, FEW_ROWS[0])

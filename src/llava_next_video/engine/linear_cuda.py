@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
@@ -27,6 +28,7 @@ _LEAST = 1e-10
 _GROUP = 128
 _CACHE_BYTES = 256 * 1024**2  # more than any GPU keeps close
 _TRIES = 7
+_NARROW_BYTES = 2  # wider numbers are for exactness, not for speed
 _SOME_ROWS = 8  # with which products of a few rows are measured
 _INNER_TILES = 8
 _FEW_ROWS = 64  # beyond, making floats of the weights first and multiplying those is faster
@@ -97,7 +99,7 @@ CHOICES: dict[tuple[torch.Size, torch.dtype, torch.device, bool], Choice] = {}
 
 def fastest(weight: Float[Tensor, "out width"], rows: int) -> Callable[..., Tensor] | None:
     """Our own product of so many rows with this matrix as it measures fastest; None: torch is faster."""
-    if rows > _kernels().MOST_ROWS or not rows:
+    if weight.dtype.itemsize > _NARROW_BYTES or not 0 < rows <= _kernels().MOST_ROWS:
         return None
     kind = (weight.shape, weight.dtype, weight.device, rows == 1)
     if kind not in CHOICES:
@@ -112,7 +114,8 @@ def _measured(weight: Tensor, *, alone: bool) -> Choice:
     x = torch.randn(1 if alone else _SOME_ROWS, weight.shape[1], dtype=weight.dtype, device=weight.device)
     times_ms: dict[Any, float] = {None: _graph_ms([partial(F.linear, x, one) for one in copies])}
     for tile in kernels.ONE_ROW if alone else kernels.FEW_ROWS:
-        times_ms[tile] = _graph_ms([partial(kernels.few_rows, x, one, tile) for one in copies])
+        with suppress(kernels.TooLarge):
+            times_ms[tile] = _graph_ms([partial(kernels.few_rows, x, one, tile) for one in copies])
     each = {tile: ms / len(copies) for tile, ms in times_ms.items()}
     return Choice(tile=min(each, key=each.__getitem__), times_ms=each)
 

@@ -18,6 +18,9 @@ from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, 
 
 MOST_ROWS = 16
 
+TooLarge = triton.OutOfResources
+"""A tile needs more memory of a multiprocessor than this GPU has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:

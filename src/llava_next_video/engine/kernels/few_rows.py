@@ -201,7 +201,7 @@ def _one_row_kernel(
     tl.store(out + row, found.to(number), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count_rows"])
 @no_type_check
 def _few_rows_kernel(
     x,

@@ -39,8 +39,9 @@ def check(rows: int, tile: Any, dtype: torch.dtype, count: int, width: int) -> N
         assert (found.double() - wanted).norm() / wanted.norm() < most
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("count", "width"), [(64, 96), (38, 1100)])
+@pytest.mark.parametrize(
+    ("dtype", "count", "width"), [(torch.float32, 64, 96), (torch.bfloat16, 38, 1100)], ids=str
+)
 def test_one_row_is_multiplied_normed_added_and_gated(dtype: torch.dtype, count: int, width: int) -> None:
     from llava_next_video.engine.kernels.few_rows import ONE_ROW
 

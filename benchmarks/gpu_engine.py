@@ -11,6 +11,7 @@ import torch
 
 from gpu_shapes import HEAD, TAIL, Bench, asked, configuration, timed_s, words
 from llava_next_video.engine import Engine, SamplingOptions, linear_cuda
+from llava_next_video.engine.memory import page_bytes
 from llava_next_video.engine.roofline import Machine, Work
 from llava_next_video.inputs import ModelInputs
 
@@ -167,8 +168,8 @@ def one_batch(
         engine.step()
     bench.wait()
     seconds = (time.perf_counter() - started) / rounds
-    token_bytes = engine.decoder.page_bytes(1)
-    read = work.weight_bytes + batch * (context + 8 + rounds // 2) * token_bytes
+    of_token = page_bytes(engine.decoder, engine.settings) // engine.settings.page_tokens
+    read = work.weight_bytes + batch * (context + 8 + rounds // 2) * of_token
     found: Figures = {
         "context": context,
         "step_ms": 1000 * seconds,

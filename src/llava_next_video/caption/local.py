@@ -24,6 +24,7 @@ from llava_next_video.model.checkpoint import checkpoint_folder
 from llava_next_video.processing import LlavaNextVideoProcessor
 
 SAMPLED_BYTES = 1 << 16
+_IN_IDENTITY = ("dtype", "quantize", "kv_dtype")
 SAMPLES = 16
 # Each video comes once: features kept for a second question would only fill memory.
 KEPT_FEATURES = 16 << 20
@@ -135,7 +136,7 @@ class Recipe:
 
     Attributes:
         checkpoint: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize` and `kv_bytes`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `kv_bytes`, `kv_dtype`, as `VideoAssistant.load` takes them.
     """
 
     checkpoint: str
@@ -167,7 +168,7 @@ def local_model(
 
     Args:
         model: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize` and `kv_bytes`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `kv_bytes`, `kv_dtype`, as `VideoAssistant.load` takes them.
         prompt: What is asked; it stands in the identity only.
         sampling: Which moments the model sees.
         options: Generation settings by name.
@@ -180,7 +181,7 @@ def local_model(
     )
     identity = {
         "weights": weights_digest(checkpoint_folder(name)),
-        **{name: value for name, value in weights.items() if name in ("dtype", "quantize")},
+        **{name: value for name, value in weights.items() if name in _IN_IDENTITY},
         "prompt": prompt,
         "sampling": dataclasses.asdict(sampling),
         "options": dict(options),

@@ -255,6 +255,7 @@ def load_assistant(
     rope_factor: float | None = None,
     reference: bool = False,
     kv_bytes: int | None = None,
+    kv_dtype: str | None = None,
 ) -> VideoAssistant:
     """The assistant behind `--model`; one line on stderr while it loads."""
     if model is None:
@@ -274,6 +275,7 @@ def load_assistant(
         rope_factor=rope_factor,
         reference=reference,
         kv_bytes=kv_bytes,
+        kv_dtype=kv_dtype,
     )
     network = assistant.network
     if isinstance(network, ReferenceNetwork) and is_quantised(network.model):

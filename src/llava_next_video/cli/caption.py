@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from llava_next_video.cli.ask import TINY, choose_sampling, quiet, refuse_options
-from llava_next_video.cli.options import Checkpoint, Device, DType, MostFrames, PerSecond, Quantize
+from llava_next_video.cli.options import Checkpoint, Device, DType, KvDType, MostFrames, PerSecond, Quantize
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def caption(
         typer.Option(help="Megabytes for keys and values: for how many videos at once.", show_default="2048"),
     ] = None,
     quantize: Quantize = None,
+    kv_dtype: KvDType = None,
 ) -> None:
     """Caption every video once, into parquet; killed and run again, it goes on where it was."""
     from llava_next_video.caption import Settings, estimate, list_items, on_this_machine, share
@@ -134,9 +135,11 @@ def caption(
         items = share(items, shards[0] - 1, shards[1])
     kv_bytes = None if kv_mb is None else _positive("kv-mb", kv_mb) << 20
     weights = {"device": device, "dtype": dtype, "quantize": quantize, "kv_bytes": kv_bytes}
+    weights |= {} if kv_dtype is None else {"kv_dtype": kv_dtype}
     look = settings.dedupe == "near"
     if server:
         given = {"device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
+        given["kv-dtype"] = kv_dtype
         if refused := [name for name, value in given.items() if value is not None]:
             raise ConfigError(f"--{refused[0]} is the server's business; leave it or --server out")
         chosen = _remote(server, model, send, at_once, question, sampling, options, look)

@@ -121,12 +121,6 @@ class Decoder:
             down=fused(mlp.down_proj),
         )
 
-    def page_bytes(self, page_tokens: int) -> int:
-        """Memory of one page of keys and values over all layers."""
-        return (
-            len(self.layers) * 2 * self.key_value_heads * self.head_width * page_tokens * self.dtype.itemsize
-        )
-
     def embed(self, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
         """Embeddings of words."""
         return F.embedding(ids, self.embedding)

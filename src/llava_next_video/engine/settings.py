@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from llava_next_video.errors import ConfigError
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "int8", "int4", "fp8"]
+KeysAndValues = Literal["auto", "fp8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,9 @@ class EngineSettings:
         quantize: `int8` on a CPU: 8-bit weights and activations (a scale per weight row and per token) in all
             matrix products of the decoder and the vision tower. On a GPU, in the decoder only: `fp8` weights
             and activations, or `int8` and `int4` weights with activations as they are.
+        kv_dtype: Precision of stored keys and values. `auto`: that of the weights. `fp8`, on a GPU: 8 bits
+            with a scale for each token and head, so that twice as many tokens fit, and are read in half the
+            time.
         device: Where the weights live, as torch spells it.
         share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group.
         ahead: Start the next step before the tokens of the last one are known here; None: on a GPU. An output
@@ -47,6 +51,7 @@ class EngineSettings:
     context: int | None = None
     dtype: DType = "auto"
     quantize: Quantize = "none"
+    kv_dtype: KeysAndValues = "auto"
     device: str = "cpu"
     share_prefixes: bool = True
     ahead: bool | None = None
@@ -73,7 +78,8 @@ class EngineSettings:
                 f"token_budget {self.token_budget} is less than max_requests {self.max_requests}; every "
                 "running request needs one token a step"
             )
-        for name, known in (("dtype", get_args(DType)), ("quantize", get_args(Quantize))):
+        for name, choices in (("dtype", DType), ("quantize", Quantize), ("kv_dtype", KeysAndValues)):
+            known = get_args(choices)
             if getattr(self, name) not in known:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
 
@@ -106,3 +112,17 @@ def read_quantize(name: str | None, *, others: tuple[str, ...] = ()) -> Quantize
     if name is not None:
         raise ConfigError(f"unknown quantisation {name!r}; known: {', '.join((*ours, *others))}")
     return "none"
+
+
+def read_kv_dtype(name: str | None) -> KeysAndValues:
+    """The precision of stored keys and values of that name; None is that of the weights.
+
+    Raises:
+        ConfigError: It is none that we know.
+    """
+    for known in get_args(KeysAndValues):
+        if name == known:
+            return cast(KeysAndValues, known)
+    if name is not None:
+        raise ConfigError(f"unknown kv_dtype {name!r}; known: {', '.join(get_args(KeysAndValues))}")
+    return "auto"

@@ -6,11 +6,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from gpu_shapes import HEAD, TAIL, Bench, asked, configuration, timed_s, words
 from llava_next_video.engine import Engine, SamplingOptions, linear_cuda
+from llava_next_video.engine.graphs import Recorder
 from llava_next_video.engine.memory import page_bytes
 from llava_next_video.engine.roofline import Machine, Work
 from llava_next_video.inputs import ModelInputs
@@ -42,41 +44,58 @@ def step(bench: Bench) -> Figures:
         bench.tell(f"batch {batch}: {found}")
     if bench.device.type == "cuda":
         figures["products_ms"] = {
-            f"{tuple(shape)} {'one row' if alone else 'a few rows'}": {
-                str(tile or "torch"): ms for tile, ms in choice.times_ms.items()
+            f"{tuple(shape)} {role}, {'one row' if alone else 'a few rows'}": {
+                str(tile or "torch"): round(ms, 4) for tile, ms in choice.times_ms.items()
             }
-            for (shape, _, _, alone), choice in linear_cuda.CHOICES.items()
+            for (shape, _, _, role, alone), choice in linear_cuda.CHOICES.items()
         }
         bench.tell(f"products: {json.dumps(figures['products_ms'])}")
     return figures
 
 
 def kernels(bench: Bench) -> Figures:
-    """Steps of 1 and 8 requests without what makes them fast, and the kernels of one."""
+    """Graphs of steps of 1 and 8 requests without what makes them fast, and the kernels of one."""
     if bench.device.type == "cpu":
         return {}
     engine, machine = bench.engine(), bench.machine()
     work = Work.of(engine.decoder, engine.encoder.vision)
-    figures: Figures = {}
-    for batch in (8, 1):
-        figures[f"batch_{batch}"] = one_batch(bench, engine, work, machine, batch, CONTEXT[batch])
-        figures |= without(bench, engine, work, machine, batch)
-    one_batch(bench, engine, work, machine, 1, CONTEXT[1])
-    figures["kernels_of_batch_1_us"] = of_one_step(bench, engine)
-    return figures
+    return {
+        f"batch_{batch}": one_batch(bench, engine, work, machine, batch, CONTEXT[batch], also=ways)
+        for batch in (8, 1)
+    }
 
 
-def of_one_step(bench: Bench, engine: Engine) -> Figures:
-    """Microseconds of the kernels of one step, by name: all of a name together, and how many."""
-    graphs = engine.runner.graphs
+@torch.inference_mode()
+def ways(bench: Bench, engine: Engine, batch: int) -> Figures:
+    """Graphs of the last step as it is, without overlapping kernels, and without our products either.
+
+    Kernels that overlap must give the numbers of kernels that do not, however often they run.
+    """
+    graphs, record, chosen = engine.runner.graphs, Recorder(), dict(linear_cuda.CHOICES)
     assert graphs is not None
-    with torch.inference_mode():
-        replay = list(graphs.recorded.values())[-1]
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            replay()
-            bench.wait()
+    compute = partial(graphs.compute, torch.zeros(batch, dtype=torch.long, device=bench.device))
+    fast = record(compute)
+    allow = forbid_overlap()
+    apart = record(compute)
+    linear_cuda.CHOICES.update({kind: replace(one, tile=None) for kind, one in chosen.items()})
+    plain = record(compute)
+    linear_cuda.CHOICES.update(chosen)
+    allow()
+    names = {"as_it_is": fast, "one_kernel_after_the_other": apart, "and_torchs_products": plain}
+    wanted = apart().clone()
+    found: Figures = {f"{name}_ms": 1000 * timed_s(replay, 30) for name, replay in names.items()}
+    found["overlap_changes"] = max(float((fast() - wanted).abs().max()) for _ in range(50))
+    found["kernels_us"] = of_one_step(bench, fast)
+    return found
+
+
+def of_one_step(bench: Bench, replay: Callable[[], object]) -> Figures:
+    """Microseconds of the kernels of a graph, by name: all of a name together, and how many."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        replay()
+        bench.wait()
     found = {
-        event.key: {"count": event.count, "us": round(event.device_time_total, 1)}
+        event.key[:60]: {"count": event.count, "us": round(event.device_time_total, 1)}
         for event in sorted(profile.key_averages(), key=lambda event: -event.device_time_total)
         if event.device_time_total
     }
@@ -97,31 +116,6 @@ def forbid_overlap() -> Callable[[], None]:
     overlap.CAPABILITY = (99, 0)
     overlap.overlapped.cache_clear()
     return allow
-
-
-def without(bench: Bench, engine: Engine, work: Work, machine: Machine, batch: int) -> Figures:
-    """The same step without kernels that overlap, and without our products."""
-    chosen = dict(linear_cuda.CHOICES)
-    context = CONTEXT[batch]
-    found: Figures = {}
-    graphs = engine.runner.graphs
-    assert graphs is not None
-    try:
-        allow = forbid_overlap()
-        graphs.recorded.clear()
-        found[f"batch_{batch}_one_kernel_after_the_other"] = one_batch(
-            bench, engine, work, machine, batch, context
-        )
-        for kind in chosen:
-            linear_cuda.CHOICES[kind] = replace(chosen[kind], tile=None)
-        graphs.recorded.clear()
-        found[f"batch_{batch}_and_torchs_products"] = one_batch(bench, engine, work, machine, batch, context)
-    finally:
-        allow()
-        graphs.recorded.clear()
-        linear_cuda.CHOICES.update(chosen)
-    bench.tell(f"without: {found}")
-    return found
 
 
 @torch.inference_mode()
@@ -151,9 +145,18 @@ def products(bench: Bench, engine: Engine, work: Work) -> Figures:
 
 
 def one_batch(
-    bench: Bench, engine: Engine, work: Work, machine: Machine, batch: int, context: int
+    bench: Bench,
+    engine: Engine,
+    work: Work,
+    machine: Machine,
+    batch: int,
+    context: int,
+    also: Callable[[Bench, Engine, int], Figures] | None = None,
 ) -> Figures:
-    """Steps of one size: as the engine takes them, and the recorded graph alone."""
+    """Steps of one size: as the engine takes them, and the recorded graph alone.
+
+    `also` measures more while the plan of the last step is in place.
+    """
     dice = torch.Generator().manual_seed(batch)
     rounds = 12 if bench.smoke else 48
     options = SamplingOptions(max_new_tokens=rounds + 64, ignore_eos=True)
@@ -183,6 +186,8 @@ def one_batch(
         with torch.inference_mode():
             replay = list(graphs.recorded.values())[-1]
             found["graph_alone_ms"] = 1000 * timed_s(replay, 20)
+        if also is not None:
+            found |= also(bench, engine, batch)
     for number in numbers:
         engine.abort(number)
     while engine.busy:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,14 +44,14 @@ class WideLinear:
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
         """The product for each row."""
-        own = fastest(self.weight, len(x))
+        own = fastest(self.weight, len(x), "plain")
         return F.linear(x, self.weight, self.bias) if own is None else own(x, bias=self.bias)
 
     def after_norm(
         self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
-        own = fastest(self.weight, len(x))
+        own = fastest(self.weight, len(x), "normed")
         if own is None:
             return F.linear(normed(x, weight, epsilon), self.weight, self.bias)
         return own(x, bias=self.bias, norm=weight, epsilon=epsilon)
@@ -64,20 +64,24 @@ class WideLinear:
         activation: Callable[[Tensor], Tensor],
     ) -> Float[Tensor, "rows half"]:
         """The activation of the first half of the product after an RMS norm, times its second half."""
-        own = fastest(self.weight, len(x)) if activation is F.silu else None
+        own = fastest(self.weight, len(x), "gated") if activation is F.silu else None
         if own is None:
-            return gated(self.after_norm(x, weight, epsilon), activation)
+            return gated(F.linear(normed(x, weight, epsilon), self.weight, self.bias), activation)
         return own(x, bias=self.bias, norm=weight, epsilon=epsilon, gated=True)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
         """`sum` with the product of each row added."""
-        own = fastest(self.weight, len(x))
+        own = fastest(self.weight, len(x), "onto")
         if own is not None:
             return own(x, bias=self.bias, onto=sum)
         sum.addmm_(x, self.weight.t())
         return sum if self.bias is None else sum.add_(self.bias)
+
+
+Role = Literal["plain", "normed", "gated", "onto"]
+"""What else is done with a product: a norm before it, a gate behind it, a sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,29 +97,43 @@ class Choice:
     times_ms: Mapping[Any, float]
 
 
-CHOICES: dict[tuple[torch.Size, torch.dtype, torch.device, bool], Choice] = {}
-"""What measured fastest for each size of matrix, for one row (True) and for a few."""
+CHOICES: dict[tuple[torch.Size, torch.dtype, torch.device, Role, bool], Choice] = {}
+"""What measured fastest for each size of matrix in each role, for one row (True) and for a few."""
 
 
-def fastest(weight: Float[Tensor, "out width"], rows: int) -> Callable[..., Tensor] | None:
+def fastest(weight: Float[Tensor, "out width"], rows: int, role: Role) -> Callable[..., Tensor] | None:
     """Our own product of so many rows with this matrix as it measures fastest; None: torch is faster."""
     if weight.dtype.itemsize > _NARROW_BYTES or not 0 < rows <= _kernels().MOST_ROWS:
         return None
-    kind = (weight.shape, weight.dtype, weight.device, rows == 1)
+    kind = (weight.shape, weight.dtype, weight.device, role, rows == 1)
     if kind not in CHOICES:
-        CHOICES[kind] = _measured(weight, alone=rows == 1)
+        CHOICES[kind] = _measured(weight, role, alone=rows == 1)
     tile = CHOICES[kind].tile
     return None if tile is None else partial(_kernels().few_rows, weight=weight, tile=tile)
 
 
-def _measured(weight: Tensor, *, alone: bool) -> Choice:
-    kernels = _kernels()
+def _measured(weight: Tensor, role: Role, *, alone: bool) -> Choice:
+    kernels, rows = _kernels(), 1 if alone else _SOME_ROWS
     copies = [weight, *(weight.clone() for _ in range(_CACHE_BYTES // weight.nbytes))]
-    x = torch.randn(1 if alone else _SOME_ROWS, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    times_ms: dict[Any, float] = {None: _graph_ms([partial(F.linear, x, one) for one in copies])}
+    x, scale = weight.new_ones(rows, weight.shape[1]), weight.new_ones(weight.shape[1])
+    sum = weight.new_zeros(rows, len(weight))
+    theirs: Callable[[Tensor], Tensor] = {
+        "plain": lambda one: F.linear(x, one),
+        "normed": lambda one: F.linear(normed(x, scale, _LEAST), one),
+        "gated": lambda one: gated(F.linear(normed(x, scale, _LEAST), one), F.silu),
+        "onto": lambda one: sum.addmm_(x, one.t()),
+    }[role]
+    more: dict[Role, dict[str, Any]] = {
+        "plain": {},
+        "normed": {"norm": scale, "epsilon": _LEAST},
+        "gated": {"norm": scale, "epsilon": _LEAST, "gated": True},
+        "onto": {"onto": sum},
+    }
+    times_ms: dict[Any, float] = {None: _graph_ms([partial(theirs, one) for one in copies])}
     for tile in kernels.ONE_ROW if alone else kernels.FEW_ROWS:
         with suppress(kernels.TooLarge):
-            times_ms[tile] = _graph_ms([partial(kernels.few_rows, x, one, tile) for one in copies])
+            own = partial(kernels.few_rows, x, tile=tile, **more[role])
+            times_ms[tile] = _graph_ms([partial(own, weight=one) for one in copies])
     each = {tile: ms / len(copies) for tile, ms in times_ms.items()}
     return Choice(tile=min(each, key=each.__getitem__), times_ms=each)
 

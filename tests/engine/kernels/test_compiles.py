@@ -67,21 +67,19 @@ floats = {name: "*bf16" for name in ("x", "weight", "out", "gate_up")}
 lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"WIDTH": 4096, "PADDED": 4096})
 lines(fused._silu_kernel, floats, {"BLOCK": 1024})
 row = {name: "*bf16" for name in ("x", "weight", "norm", "bias", "out")} | {"epsilon": "fp32"}
-for tile in few_rows.ONE_ROW + few_rows.FEW_ROWS:
-    for width, padded in ((4096, 4096), (11008, 16384)):
-        normed = width == 4096
-        shape = {"WIDTH": width, "NORMED": normed, "BIASED": False, "ADDED": not normed, "GATED": normed,
-                 "OUT": tile.out // 2 if normed else tile.out, "AT_ONCE": tile.width}
-        if tile.stages:
-            kernel, more = few_rows._few_rows_kernel, {"ROWS": 16}
-        else:
-            kernel, more = few_rows._one_row_kernel, {"PADDED": padded}
-        code = lines(kernel, row, shape | more, num_warps=tile.warps, num_stages=tile.stages or 3)
-        if tile.stages:
-            assert "mma.sync" in code and re.search(r"cp\\.async\\.cg", code), "weights are not on their way"
-        else:
-            weights = code.index("griddepcontrol.wait")
-            assert re.search(r"ld\\.global\\S*v4", code[:weights]), "weights wait for the kernel before"
+for width, padded, role in ((4096, 4096, "NORMED"), (4096, 4096, "GATED"), (11008, 1, "ADDED")):
+    switches = {"GATED": role == "GATED", "ADDED": role == "ADDED", "BIASED": False}
+    for tile in few_rows.ONE_ROW:
+        shape = {"WIDTH": width, "OUT": tile.out, "AT_ONCE": tile.width, "AHEAD": tile.ahead}
+        shape |= {"NORMED": role != "ADDED", "PADDED": padded}
+        code = lines(few_rows._one_row_kernel, row, shape | switches, num_warps=tile.warps)
+        early = code[:code.index("griddepcontrol.wait")]
+        assert re.search(r"ld\\.global\\S*v4", early), "weights wait for the kernel before"
+    for tile in few_rows.FEW_ROWS:
+        shape = {"WIDTH": width, "OUT": tile.out, "AT_ONCE": tile.width, "ROWS": tile.rows}
+        code = lines(few_rows._few_rows_kernel, row, shape | switches, num_warps=tile.warps,
+                     num_stages=tile.ahead + 1)
+        assert "mma.sync" in code and re.search(r"cp\\.async\\.cg", code), "weights are not on their way"
 """
 
 

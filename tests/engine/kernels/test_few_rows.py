@@ -25,6 +25,7 @@ def check(rows: int, tile: Any, dtype: torch.dtype, count: int, width: int) -> N
     x, weight, norm, onto, bias = drawn(
         dtype, (rows, width), (count, width), (width,), (rows, count), (count,)
     )
+    weight /= width**0.5
     exact, matrix = x.double(), weight.double().t()
     normed = exact * (exact.square().mean(1, keepdim=True) + 1e-5).rsqrt() * norm.double()
     gate, up = (normed @ matrix + bias.double()).chunk(2, dim=1)
@@ -45,9 +46,8 @@ def check(rows: int, tile: Any, dtype: torch.dtype, count: int, width: int) -> N
 def test_one_row_is_multiplied_normed_added_and_gated(dtype: torch.dtype, count: int, width: int) -> None:
     from llava_next_video.engine.kernels.few_rows import ONE_ROW
 
-    for tile in ONE_ROW:
-        if not tile.stages:
-            check(1, tile, dtype, count, width)
+    for tile in (ONE_ROW[0], ONE_ROW[2], ONE_ROW[3]):
+        check(1, tile, dtype, count, width)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, HALF])

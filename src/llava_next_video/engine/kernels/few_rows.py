@@ -1,8 +1,8 @@
 """The product of a few rows with a matrix: what a step for a few requests waits for.
 
 Nothing but the speed of the memory should count: weights are read once, in long pieces, by programs that
-need nothing of each other; the norm before a product is computed again by each of them. One row is multiplied
-number by number; up to sixteen fit one product of the tensor cores, which leaves more reads on their way.
+need nothing of each other. One row is multiplied number by number, and the norm before the product is
+computed again by each program; up to sixteen rows fit one product of the tensor cores.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
+from llava_next_video.engine.kernels.fused import rms_norm
 from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
 
 MOST_ROWS = 16
@@ -29,28 +30,30 @@ class Tile:
     Attributes:
         out: Rows of the matrix that a program takes.
         width: How much of them it takes at a time.
-        warps: Its threads in 32s.
-        stages: How many reads are on their way at once, for the tensor cores; 0: one row, number by number.
+        ahead: How many such pieces are on their way while one is used.
+        rows: Rows of the product at most: 1, or 16 for the tensor cores.
+        warps: Threads of a program in 32s.
     """
 
     out: int
     width: int
-    warps: int
-    stages: int = 0
+    ahead: int
+    rows: int = 1
+    warps: int = 4
 
 
 ONE_ROW = (
-    Tile(out=4, width=1024, warps=4),
-    Tile(out=8, width=512, warps=4),
-    Tile(out=16, width=256, warps=4),
-    Tile(out=16, width=256, warps=4, stages=5),
+    Tile(out=4, width=1024, ahead=1),
+    Tile(out=8, width=512, ahead=1),
+    Tile(out=8, width=512, ahead=2),
+    Tile(out=16, width=256, ahead=1),
+    Tile(out=16, width=256, ahead=2),
 )
 """Those worth trying for one row."""
 
 FEW_ROWS = (
-    Tile(out=16, width=256, warps=4, stages=5),
-    Tile(out=32, width=256, warps=4, stages=4),
-    Tile(out=64, width=128, warps=4, stages=5),
+    Tile(out=32, width=256, ahead=3, rows=MOST_ROWS),
+    Tile(out=64, width=128, ahead=4, rows=MOST_ROWS),
 )
 """Those worth trying for two to sixteen."""
 
@@ -69,7 +72,7 @@ def few_rows(
     """The product of each row, after an RMS norm with the weights `norm` if given.
 
     Args:
-        x: Sixteen rows at most; one where the tile has no stages.
+        x: As many rows as the tile takes at most.
         weight: The matrix.
         tile: How it is cut.
         bias: Added to the product.
@@ -79,53 +82,66 @@ def few_rows(
         gated: Give `silu(first half) * second half` of the product.
 
     Raises:
-        ValueError: a row or the matrix has gaps, or there are more rows than the tile takes.
+        ValueError: rows or the matrix have gaps, or there are more rows than the tile takes.
     """
     if not (x.is_contiguous() and weight.is_contiguous() and (onto is None or onto.is_contiguous())):
         raise ValueError("rows and a matrix without gaps are needed; make them contiguous")
-    rows, most = len(x), MOST_ROWS if tile.stages else 1
-    if rows > most:
-        raise ValueError(f"{rows} rows, and this tile takes {most}; use torch's product")
-    width = weight.shape[1]
-    count = len(weight) // 2 if gated else len(weight)
-    out = x.new_empty(rows, count) if onto is None else onto
-    pointers = (x, weight, x if norm is None else norm, x if bias is None else bias, out)
-    switches = {
-        "NORMED": norm is not None,
-        "BIASED": bias is not None,
-        "ADDED": onto is not None,
-        "GATED": gated,
-        **overlapped(x.device),
-    }
-    of_each = tile.out // 2 if gated else tile.out
-    grid = (triton.cdiv(count, of_each),)
-    shape = {"WIDTH": width, "OUT": of_each, "AT_ONCE": min(tile.width, triton.next_power_of_2(width))}
-    if tile.stages:
+    rows = len(x)
+    if rows > tile.rows:
+        raise ValueError(f"{rows} rows, and this tile takes {tile.rows}; use torch's product")
+    count, width = weight.shape
+    out = x.new_empty(rows, count // 2 if gated else count) if onto is None else onto
+    shape = {"WIDTH": width, "OUT": tile.out, "AT_ONCE": min(tile.width, triton.next_power_of_2(width))}
+    shape |= {"BIASED": bias is not None, "ADDED": onto is not None, "GATED": gated, **overlapped(x.device)}
+    given = x if bias is None else bias
+    grid = (triton.cdiv(count, tile.out),)
+    if tile.rows > 1:
+        x = x if norm is None else rms_norm(x, norm, epsilon)
         _few_rows_kernel[grid](
-            *pointers,
-            epsilon,
+            x,
+            weight,
+            given,
+            out,
             rows,
             count,
             **shape,
-            **switches,
-            ROWS=MOST_ROWS,
+            ROWS=tile.rows,
             num_warps=tile.warps,
-            num_stages=tile.stages,
+            num_stages=tile.ahead + 1,
         )
-    else:
-        padded = triton.next_power_of_2(width) if norm is not None else 1
-        _one_row_kernel[grid](
-            *pointers, epsilon, count, **shape, **switches, PADDED=padded, num_warps=tile.warps
-        )
+        return out
+    _one_row_kernel[grid](
+        x,
+        weight,
+        given,
+        out,
+        x if norm is None else norm,
+        epsilon,
+        count,
+        **shape,
+        NORMED=norm is not None,
+        PADDED=1 if norm is None else triton.next_power_of_2(width),
+        AHEAD=tile.ahead,
+        num_warps=tile.warps,
+    )
     return out
 
 
 @triton.jit
 @no_type_check
-def _piece(rows, start, WIDTH: tl.constexpr, AT_ONCE: tl.constexpr):
-    """Some numbers of some rows of the matrix, which nobody reads again; nothing beyond its width."""
+def _rows_of(count, OUT: tl.constexpr, GATED: tl.constexpr):
+    """Which rows of the matrix this program takes; with a gate, one of each half in turn."""
+    place = tl.program_id(0) * OUT + tl.arange(0, OUT)
+    return place // 2 + place % 2 * (count // 2) if GATED else place
+
+
+@triton.jit
+@no_type_check
+def _piece(rows, there, start, WIDTH: tl.constexpr, AT_ONCE: tl.constexpr):
+    """Some numbers of these rows of the matrix, which nobody reads again; nothing beyond its width."""
     at = start + tl.arange(0, AT_ONCE)
-    return tl.load(rows + at[None, :], mask=(at < WIDTH)[None, :], other=0.0, eviction_policy="evict_first")
+    inside = there[:, None] & (at < WIDTH)[None, :]
+    return tl.load(rows + at[None, :], mask=inside, other=0.0, eviction_policy="evict_first")
 
 
 @triton.jit
@@ -141,9 +157,9 @@ def _silu_times(gate, up, number: tl.constexpr):
 def _one_row_kernel(
     x,
     weight,
-    norm,
     bias,
     out,
+    norm,
     epsilon,
     count,
     WIDTH: tl.constexpr,
@@ -155,50 +171,53 @@ def _one_row_kernel(
     OVERLAPPED: tl.constexpr,
     OUT: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):
-    """Some rows of the matrix; with a gate, as many of its second half. A piece is always on its way."""
+    """Some rows of the matrix, of which one or two pieces are always on their way."""
     let_next_begin(OVERLAPPED)
     number = x.dtype.element_ty
-    row = tl.program_id(0) * OUT + tl.arange(0, OUT)
+    row = _rows_of(count, OUT, GATED)
     there = row < count
-    rows = weight + tl.minimum(row, count - 1).to(tl.int64)[:, None] * WIDTH
-    half = rows + count.to(tl.int64) * WIDTH
-    piece = _piece(rows, 0, WIDTH, AT_ONCE)
-    total = tl.zeros([OUT, AT_ONCE], tl.float32)
-    if GATED:
-        second = _piece(half, 0, WIDTH, AT_ONCE)
-        total_up = tl.zeros([OUT, AT_ONCE], tl.float32)
+    rows = weight + row.to(tl.int64)[:, None] * WIDTH
+    piece = _piece(rows, there, 0, WIDTH, AT_ONCE)
+    if AHEAD == 2:
+        second = _piece(rows, there, AT_ONCE, WIDTH, AT_ONCE)
     wait(OVERLAPPED)
     unit = 1.0
     if NORMED:
         feature = tl.arange(0, PADDED)
         whole = tl.load(x + feature, mask=feature < WIDTH, other=0.0).to(tl.float32)
         unit = tl.rsqrt(tl.sum(whole * whole, 0) / WIDTH + epsilon)
+    total = tl.zeros([OUT, AT_ONCE], tl.float32)
+    at = tl.arange(0, AT_ONCE)
+    some = tl.load(x + at, mask=at < WIDTH, other=0.0)
     for start in range(0, WIDTH, AT_ONCE):
-        at = start + tl.arange(0, AT_ONCE)
-        inside = at < WIDTH
-        some = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+        last = _piece(rows, there, start + AHEAD * AT_ONCE, WIDTH, AT_ONCE)
+        then = start + AT_ONCE + at
+        following = tl.load(x + then, mask=then < WIDTH, other=0.0)
+        factor = some.to(tl.float32)
         if NORMED:
-            scale = tl.load(norm + at, mask=inside, other=0.0).to(tl.float32)
-            some = ((some * unit).to(number).to(tl.float32) * scale).to(number).to(tl.float32)
-        next_piece = _piece(rows, start + AT_ONCE, WIDTH, AT_ONCE)
-        total += piece.to(tl.float32) * some[None, :]
-        piece = next_piece
-        if GATED:
-            next_second = _piece(half, start + AT_ONCE, WIDTH, AT_ONCE)
-            total_up += second.to(tl.float32) * some[None, :]
-            second = next_second
+            scale = tl.load(norm + start + at, mask=start + at < WIDTH, other=0.0).to(tl.float32)
+            factor = ((factor * unit).to(number).to(tl.float32) * scale).to(number).to(tl.float32)
+        total += piece.to(tl.float32) * factor[None, :]
+        some = following
+        if AHEAD == 2:
+            piece = second
+            second = last
+        else:
+            piece = last
     found = tl.sum(total, 1)
     if BIASED:
         found += tl.load(bias + row, mask=there, other=0.0).to(tl.float32)
+    to, kept = row, there
     if GATED:
-        up = tl.sum(total_up, 1)
-        if BIASED:
-            up += tl.load(bias + count + row, mask=there, other=0.0).to(tl.float32)
-        found = _silu_times(found, up, number)
+        gate, up = tl.split(tl.reshape(found, (OUT // 2, 2)))
+        found = _silu_times(gate, up, number)
+        to = tl.program_id(0) * (OUT // 2) + tl.arange(0, OUT // 2)
+        kept = to < count // 2
     if ADDED:
-        found += tl.load(out + row, mask=there, other=0.0).to(tl.float32)
-    tl.store(out + row, found.to(number), mask=there)
+        found += tl.load(out + to, mask=kept, other=0.0).to(tl.float32)
+    tl.store(out + to, found.to(number), mask=kept)
 
 
 @triton.jit(do_not_specialize=["count_rows"])
@@ -206,14 +225,11 @@ def _one_row_kernel(
 def _few_rows_kernel(
     x,
     weight,
-    norm,
     bias,
     out,
-    epsilon,
     count_rows,
     count,
     WIDTH: tl.constexpr,
-    NORMED: tl.constexpr,
     BIASED: tl.constexpr,
     ADDED: tl.constexpr,
     GATED: tl.constexpr,
@@ -222,48 +238,33 @@ def _few_rows_kernel(
     OUT: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ):
-    """The same for up to sixteen rows, the last of which may be none."""
+    """The same for up to sixteen rows."""
     let_next_begin(OVERLAPPED)
     wait(OVERLAPPED)
     number = x.dtype.element_ty
     place = tl.arange(0, ROWS)
     live = (place < count_rows)[:, None]
     given = x + place.to(tl.int64)[:, None] * WIDTH
-    unit = tl.zeros([ROWS, 1], tl.float32)
-    if NORMED:
-        squares = tl.zeros([ROWS, AT_ONCE], tl.float32)
-        for start in range(0, WIDTH, AT_ONCE):
-            at = start + tl.arange(0, AT_ONCE)
-            some = tl.load(given + at[None, :], mask=live & (at < WIDTH)[None, :], other=0.0).to(tl.float32)
-            squares += some * some
-        unit = tl.rsqrt(tl.sum(squares, 1) / WIDTH + epsilon)[:, None]
-    row = tl.program_id(0) * OUT + tl.arange(0, OUT)
-    rows = weight + tl.minimum(row, count - 1).to(tl.int64)[:, None] * WIDTH
-    half = rows + count.to(tl.int64) * WIDTH
+    row = _rows_of(count, OUT, GATED)
+    there = row < count
+    rows = weight + row.to(tl.int64)[:, None] * WIDTH
     found = tl.zeros([ROWS, OUT], tl.float32)
-    up = tl.zeros([ROWS, OUT], tl.float32)
     for start in range(0, WIDTH, AT_ONCE):
         at = start + tl.arange(0, AT_ONCE)
-        inside = at < WIDTH
-        some = tl.load(given + at[None, :], mask=live & inside[None, :], other=0.0)
-        if NORMED:
-            scale = tl.load(norm + at, mask=inside, other=0.0).to(tl.float32)
-            some = (some.to(tl.float32) * unit).to(number).to(tl.float32) * scale[None, :]
-            some = some.to(number)
-        piece = _piece(rows, start, WIDTH, AT_ONCE)
+        some = tl.load(given + at[None, :], mask=live & (at < WIDTH)[None, :], other=0.0)
+        piece = _piece(rows, there, start, WIDTH, AT_ONCE)
         found = tl.dot(some, tl.trans(piece), found, input_precision="ieee")
-        if GATED:
-            second = _piece(half, start, WIDTH, AT_ONCE)
-            up = tl.dot(some, tl.trans(second), up, input_precision="ieee")
-    there = row < count
     if BIASED:
         found += tl.load(bias + row, mask=there, other=0.0).to(tl.float32)[None, :]
+    to, inside, each = row, there, count
     if GATED:
-        if BIASED:
-            up += tl.load(bias + count + row, mask=there, other=0.0).to(tl.float32)[None, :]
-        found = _silu_times(found, up, number)
-    to = out + place.to(tl.int64)[:, None] * count + row[None, :]
-    kept = live & there[None, :]
+        gate, up = tl.split(tl.reshape(found, (ROWS, OUT // 2, 2)))
+        found = _silu_times(gate, up, number)
+        to = tl.program_id(0) * (OUT // 2) + tl.arange(0, OUT // 2)
+        inside = to < count // 2
+        each = count // 2
+    target = out + place.to(tl.int64)[:, None] * each + to[None, :]
+    kept = live & inside[None, :]
     if ADDED:
-        found += tl.load(to, mask=kept, other=0.0).to(tl.float32)
-    tl.store(to, found.to(number), mask=kept)
+        found += tl.load(target, mask=kept, other=0.0).to(tl.float32)
+    tl.store(target, found.to(number), mask=kept)

@@ -7,7 +7,7 @@ a request that generates; a bundle of many rows reads the pages with which all o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import torch
@@ -32,6 +32,7 @@ _SHARED_ROW = tl.constexpr(int(Field.SHARED_ROW))
 
 _LOG2_E = 1.4426950408889634
 _MOST_SPLITS = 32
+_FEW_SPLITS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +41,13 @@ class Launch:
 
     Attributes:
         programs: How many of them keep the card busy; contexts are split until there are so many.
+        at_once: How many of them run at once; few bundles are split until these are enough.
         tokens: Keys and values read at once.
         warps, stages: Threads of a program in 32s, and how many reads are on their way at once.
     """
 
     programs: int
+    at_once: int = 0
     tokens: int = 64
     warps: int = 4
     stages: int = 3
@@ -57,16 +60,25 @@ class Launch:
         """
         if device.type != "cuda":
             return cls(programs=8, tokens=32)
-        programs = 16 * torch.cuda.get_device_properties(device).multi_processor_count
-        return cls(programs=programs) if dtype.itemsize < 4 else cls(programs=programs, tokens=32, stages=2)
+        count = torch.cuda.get_device_properties(device).multi_processor_count
+        launch = cls(programs=16 * count, at_once=4 * count)
+        return launch if dtype.itemsize < 4 else replace(launch, tokens=32, stages=2)
 
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.
 
-        >>> [Launch(programs=2112).splits(bundles, key_value_heads=32) for bundles in (1, 8, 64)]
-        [32, 9, 2]
+        One or two bundles are cut into as many as run at once: all of them begin and end together.
+
+        >>> launch = Launch(programs=2112, at_once=528)
+        >>> [launch.splits(bundles, key_value_heads=32) for bundles in (1, 8, 64)]
+        [16, 9, 2]
         """
-        return min(-(-self.programs // (bundles * key_value_heads)), _MOST_SPLITS) if bundles else 0
+        if not bundles:
+            return 0
+        pieces = self.at_once // (bundles * key_value_heads)
+        if pieces < _FEW_SPLITS:
+            pieces = -(-self.programs // (bundles * key_value_heads))
+        return min(pieces, _MOST_SPLITS)
 
 
 def attend_paged(

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from gpu_shapes import HEAD, TAIL, Bench, asked, configuration, timed_s, words
-from llava_next_video.engine import Engine, SamplingOptions, linear_cuda
+from llava_next_video.engine import Engine, SamplingOptions, linear_wide
 from llava_next_video.engine.graphs import Recorder
 from llava_next_video.engine.memory import page_bytes
 from llava_next_video.engine.roofline import Machine, Work
@@ -47,7 +47,7 @@ def step(bench: Bench) -> Figures:
             f"{tuple(shape)} {role}, {'one row' if alone else 'a few rows'}": {
                 str(tile or "torch"): round(ms, 4) for tile, ms in choice.times_ms.items()
             }
-            for (shape, _, _, role, alone), choice in linear_cuda.CHOICES.items()
+            for (shape, _, _, role, alone), choice in linear_wide.CHOICES.items()
         }
         bench.tell(f"products: {json.dumps(figures['products_ms'])}")
     return figures
@@ -71,15 +71,15 @@ def ways(bench: Bench, engine: Engine, batch: int) -> Figures:
 
     Kernels that overlap must give the numbers of kernels that do not, however often they run.
     """
-    graphs, record, chosen = engine.runner.graphs, Recorder(), dict(linear_cuda.CHOICES)
+    graphs, record, chosen = engine.runner.graphs, Recorder(), dict(linear_wide.CHOICES)
     assert graphs is not None
     compute = partial(graphs.compute, torch.zeros(batch, dtype=torch.long, device=bench.device))
     fast = record(compute)
     allow = forbid_overlap()
     apart = record(compute)
-    linear_cuda.CHOICES.update({kind: replace(one, tile=None) for kind, one in chosen.items()})
+    linear_wide.CHOICES.update({kind: replace(one, tile=None) for kind, one in chosen.items()})
     plain = record(compute)
-    linear_cuda.CHOICES.update(chosen)
+    linear_wide.CHOICES.update(chosen)
     allow()
     names = {"as_it_is": fast, "one_kernel_after_the_other": apart, "and_torchs_products": plain}
     wanted = apart().clone()

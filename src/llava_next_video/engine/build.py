@@ -82,6 +82,7 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
             device=device,
             dtype=dtype,
             quantize=settings.quantize,
+            few_rows=settings.few_rows,
         )
     weights.release(model)  # the layers behind the last one that is looked at, too
     ends = model.generation_config.eos_token_id

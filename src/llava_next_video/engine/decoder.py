@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 from llava_next_video.engine.linear import linear
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
-from llava_next_video.engine.settings import Quantize
+from llava_next_video.engine.settings import FewRows, Quantize
 from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import ConfigError
 from llava_next_video.model.configuration import head_width
@@ -63,6 +63,7 @@ class Decoder:
         device: torch.device,
         dtype: torch.dtype,
         quantize: Quantize,
+        few_rows: FewRows = "torch",
     ) -> None:
         config: Any = text.config
         if config.model_type not in FAMILIES:
@@ -89,16 +90,16 @@ class Decoder:
         self.norm = text.norm.weight.detach().to(device, dtype)
         bias = None if head.bias is None else head.bias.detach().to(device, dtype)
         narrow = quantize if device.type == "cpu" else "none"  # on a GPU few bits save little here
-        self.head = linear([head.weight.detach().to(device, dtype)], [bias], narrow)
+        self.head = linear([head.weight.detach().to(device, dtype)], [bias], narrow, few_rows=few_rows)
         for module in (text.embed_tokens, head, text.norm):
             weights.release(module)
         self.layers = []
         for layer in text.layers:
             weights.bring(layer)
-            self.layers.append(self._layer(layer, quantize))
+            self.layers.append(self._layer(layer, quantize, few_rows))
             weights.release(layer)
 
-    def _layer(self, layer: Any, quantize: Quantize) -> Layer:
+    def _layer(self, layer: Any, quantize: Quantize, few_rows: FewRows) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
 
         def fused(*modules: nn.Linear, turned: int = 0) -> Product:
@@ -110,7 +111,7 @@ class Decoder:
                 matrices[index] = interleaved(matrices[index], self.head_width)
                 bias = biases[index]
                 biases[index] = None if bias is None else interleaved(bias, self.head_width)
-            return linear(matrices, biases, quantize)
+            return linear(matrices, biases, quantize, few_rows=few_rows)
 
         return Layer(
             norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.dtype),

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from llava_next_video.engine.between import gated, normed, root_mean_square
-from llava_next_video.engine.linear_cuda import NARROW, WideLinear, refuse_narrow
+from llava_next_video.engine.linear_cuda import NARROW, refuse_narrow
+from llava_next_video.engine.linear_wide import WideLinear
 from llava_next_video.engine.product import Product
-from llava_next_video.engine.settings import DType, Quantize
+from llava_next_video.engine.settings import DType, FewRows, Quantize
 from llava_next_video.errors import ConfigError
 
 _FEW_ROWS = 8
@@ -166,15 +167,19 @@ def linear(
     biases: Sequence[Tensor | None],
     quantize: Quantize,
     zero_point: int = _MIDDLE,
+    few_rows: FewRows = "torch",
 ) -> Product:
-    """One product for several weights with a common input; missing biases count as zero."""
+    """One product for several weights with a common input; missing biases count as zero.
+
+    `few_rows` says who multiplies them on a GPU.
+    """
     weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
     bias = None
     if any(one is not None for one in biases):
         parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
         bias = parts[0] if len(parts) == 1 else torch.cat(parts)
     if quantize == "none":
-        return WideLinear(weight, bias) if weight.is_cuda else FloatLinear(weight, bias)
+        return WideLinear(weight, bias, few_rows) if weight.is_cuda else FloatLinear(weight, bias)
     if weight.device.type == "cpu":
         return Int8Linear(weight, bias, zero_point)
     return NARROW[quantize](weight, bias)

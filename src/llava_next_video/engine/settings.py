@@ -10,6 +10,7 @@ from llava_next_video.errors import ConfigError
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "int8", "int4", "fp8"]
 KeysAndValues = Literal["auto", "fp8"]
+FewRows = Literal["measured", "torch", "own"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,9 @@ class EngineSettings:
         share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group.
         ahead: Start the next step before the tokens of the last one are known here; None: on a GPU. An output
             then comes a step later.
+        few_rows: On a GPU, who multiplies up to 16 rows with weights as they are. `measured`: torch or a
+            kernel of ours, whichever is faster for the size; `torch` or `own`: always that one, so that
+            rounding is the same in every process.
         graphs: On a GPU, replay steps that only generate as one recorded graph.
     """
 
@@ -55,6 +59,7 @@ class EngineSettings:
     device: str = "cpu"
     share_prefixes: bool = True
     ahead: bool | None = None
+    few_rows: FewRows = "measured"
     graphs: bool = True
 
     def __post_init__(self) -> None:
@@ -78,7 +83,12 @@ class EngineSettings:
                 f"token_budget {self.token_budget} is less than max_requests {self.max_requests}; every "
                 "running request needs one token a step"
             )
-        for name, choices in (("dtype", DType), ("quantize", Quantize), ("kv_dtype", KeysAndValues)):
+        for name, choices in (
+            ("dtype", DType),
+            ("quantize", Quantize),
+            ("kv_dtype", KeysAndValues),
+            ("few_rows", FewRows),
+        ):
             known = get_args(choices)
             if getattr(self, name) not in known:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")

@@ -69,3 +69,33 @@ def test_gaps_and_too_many_rows_are_refused() -> None:
         few_rows(square[:2], square, ONE_ROW[0])
     with pytest.raises(ValueError, match="17 rows, and this tile takes 16"):
         few_rows(square.new_zeros(17, 8), square, FEW_ROWS[0])
+
+
+@pytest.mark.parametrize("rows", [1, 5, 17])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_product_that_takes_our_kernels_is_torchs(rows: int, biased: bool) -> None:
+    from llava_next_video.engine.linear_wide import WideLinear
+
+    x, weight, norm, bias = drawn(torch.float32, (rows, 48), (32, 48), (48,), (32,))
+    own, torchs = (WideLinear(weight, bias if biased else None, who) for who in ("own", "torch"))
+    on = torch.ones(rows, 32, device=DEVICE)
+    for found, wanted in (
+        (own(x), torchs(x)),
+        (own.after_norm(x, norm, 1e-5), torchs.after_norm(x, norm, 1e-5)),
+        (own.gated_after_norm(x, norm, 1e-5, F.silu), torchs.gated_after_norm(x, norm, 1e-5, F.silu)),
+        (own.gated_after_norm(x, norm, 1e-5, torch.relu), torchs.gated_after_norm(x, norm, 1e-5, torch.relu)),
+        (own.onto(x, on.clone()), torchs.onto(x, on.clone())),
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_the_fastest_of_all_tries_is_taken() -> None:
+    from llava_next_video.engine.linear_wide import CHOICES, fastest
+
+    [weight] = drawn(torch.bfloat16, (512, 256))
+    for alone in (True, False):
+        tile = fastest(weight, "gated", alone=alone)
+        times = CHOICES[weight.shape, weight.dtype, weight.device, "gated", alone].times_ms
+        assert times[tile] == min(times.values())
+        assert len(times) > 2

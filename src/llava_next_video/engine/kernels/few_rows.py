@@ -16,8 +16,7 @@ from torch import Tensor
 from llava_next_video.engine.kernels import tl, triton
 from llava_next_video.engine.kernels.fused import rms_norm
 from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
-
-MOST_ROWS = 16
+from llava_next_video.engine.linear_wide import MOST_ROWS
 
 TooLarge = triton.OutOfResources
 """A tile needs more memory of a multiprocessor than this GPU has."""

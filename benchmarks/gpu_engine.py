@@ -45,7 +45,7 @@ def step(bench: Bench) -> Figures:
     if bench.device.type == "cuda":
         figures["products_ms"] = {
             f"{tuple(shape)} {role}, {'one row' if alone else 'a few rows'}": {
-                str(tile or "torch"): round(ms, 4) for tile, ms in choice.times_ms.items()
+                str(cut or "torch"): round(ms, 4) for cut, ms in choice.times_ms.items()
             }
             for (shape, _, _, role, alone), choice in linear_wide.CHOICES.items()
         }
@@ -77,7 +77,7 @@ def ways(bench: Bench, engine: Engine, batch: int) -> Figures:
     fast = record(compute)
     allow = forbid_overlap()
     apart = record(compute)
-    linear_wide.CHOICES.update({kind: replace(one, tile=None) for kind, one in chosen.items()})
+    linear_wide.CHOICES.update({kind: replace(one, cut=None) for kind, one in chosen.items()})
     plain = record(compute)
     linear_wide.CHOICES.update(chosen)
     allow()

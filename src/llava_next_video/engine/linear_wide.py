@@ -87,10 +87,10 @@ class WideLinear:
         if self.few_rows == "torch" or not 0 < rows <= MOST_ROWS:
             return None
         if self.few_rows == "own":
-            tile = _tiles(alone=rows == 1)[0]
+            cut = _cuts(alone=rows == 1)[0]
         else:
-            tile = fastest(self.weight, role, alone=rows == 1)
-        return None if tile is None else partial(_kernels().few_rows, weight=self.weight, tile=tile)
+            cut = fastest(self.weight, role, alone=rows == 1)
+        return None if cut is None else partial(_kernels().few_rows, weight=self.weight, cut=cut)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +98,11 @@ class Choice:
     """How a matrix multiplies a few rows.
 
     Attributes:
-        tile: Of our own kernel; None: torch's product.
+        cut: Of our own kernel; None: torch's product.
         times_ms: What each took that was tried, torch's under None.
     """
 
-    tile: Any
+    cut: Any
     times_ms: Mapping[Any, float]
 
 
@@ -111,16 +111,16 @@ CHOICES: dict[tuple[torch.Size, torch.dtype, torch.device, Role, bool], Choice] 
 
 
 def fastest(weight: Float[Tensor, "out width"], role: Role, *, alone: bool) -> Any:
-    """The tile with which this matrix measures fastest for one row or a few; None: torch is faster."""
+    """The cut with which this matrix measures fastest for one row or a few; None: torch is faster."""
     if weight.dtype.itemsize > _NARROW_BYTES:
         return None
     kind = (weight.shape, weight.dtype, weight.device, role, alone)
     if kind not in CHOICES:
         CHOICES[kind] = _measured(weight, role, alone=alone)
-    return CHOICES[kind].tile
+    return CHOICES[kind].cut
 
 
-def _tiles(*, alone: bool) -> Sequence[Any]:
+def _cuts(*, alone: bool) -> Sequence[Any]:
     return _kernels().ONE_ROW if alone else _kernels().FEW_ROWS
 
 
@@ -142,12 +142,12 @@ def _measured(weight: Tensor, role: Role, *, alone: bool) -> Choice:
         "onto": {"onto": sum},
     }
     times_ms: dict[Any, float] = {None: _graph_ms([partial(theirs, one) for one in copies])}
-    for tile in _tiles(alone=alone):
+    for cut in _cuts(alone=alone):
         with suppress(kernels.TooLarge):
-            own = partial(kernels.few_rows, x, tile=tile, **more[role])
-            times_ms[tile] = _graph_ms([partial(own, weight=one) for one in copies])
-    each = {tile: ms / len(copies) for tile, ms in times_ms.items()}
-    return Choice(tile=min(each, key=each.__getitem__), times_ms=each)
+            own = partial(kernels.few_rows, x, cut=cut, **more[role])
+            times_ms[cut] = _graph_ms([partial(own, weight=one) for one in copies])
+    each = {cut: ms / len(copies) for cut, ms in times_ms.items()}
+    return Choice(cut=min(each, key=each.__getitem__), times_ms=each)
 
 
 def _graph_ms(works: Sequence[Callable[[], object]]) -> float:
@@ -174,7 +174,7 @@ def _graph_ms(works: Sequence[Callable[[], object]]) -> float:
 
 @cache
 def _kernels() -> ModuleType:
-    """The kernels for a few rows and their tiles; they need Triton, and a CPU never asks for them."""
+    """The kernels for a few rows and their cuts; they need Triton, and a CPU never asks for them."""
     from llava_next_video.engine.kernels import few_rows
 
     return few_rows

@@ -69,16 +69,16 @@ lines(fused._silu_kernel, floats, {"BLOCK": 1024})
 row = {name: "*bf16" for name in ("x", "weight", "norm", "bias", "out")} | {"epsilon": "fp32"}
 for width, padded, role in ((4096, 4096, "NORMED"), (4096, 4096, "GATED"), (11008, 1, "ADDED")):
     switches = {"GATED": role == "GATED", "ADDED": role == "ADDED", "BIASED": False}
-    for tile in few_rows.ONE_ROW:
-        shape = {"WIDTH": width, "OUT": tile.out, "AT_ONCE": tile.width, "AHEAD": tile.ahead}
+    for cut in few_rows.ONE_ROW:
+        shape = {"WIDTH": width, "OUT": cut.out, "AT_ONCE": cut.width, "AHEAD": cut.ahead}
         shape |= {"NORMED": role != "ADDED", "PADDED": padded}
-        code = lines(few_rows._one_row_kernel, row, shape | switches, num_warps=tile.warps)
+        code = lines(few_rows._one_row_kernel, row, shape | switches, num_warps=cut.warps)
         early = code[:code.index("griddepcontrol.wait")]
         assert re.search(r"ld\\.global\\S*v4", early), "weights wait for the kernel before"
-    for tile in few_rows.FEW_ROWS:
-        shape = {"WIDTH": width, "OUT": tile.out, "AT_ONCE": tile.width, "ROWS": tile.rows}
-        code = lines(few_rows._few_rows_kernel, row, shape | switches, num_warps=tile.warps,
-                     num_stages=tile.ahead + 1)
+    for cut in few_rows.FEW_ROWS:
+        shape = {"WIDTH": width, "OUT": cut.out, "AT_ONCE": cut.width, "ROWS": cut.rows}
+        code = lines(few_rows._few_rows_kernel, row, shape | switches, num_warps=cut.warps,
+                     num_stages=cut.ahead + 1)
         assert "mma.sync" in code and re.search(r"cp\\.async\\.cg", code), "weights are not on their way"
 """
 

@@ -18,7 +18,7 @@ def drawn(dtype: torch.dtype, *shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, generator=dice).to(DEVICE, dtype) for shape in shapes]
 
 
-def check(rows: int, tile: Any, dtype: torch.dtype, count: int, width: int) -> None:
+def check(rows: int, cut: Any, dtype: torch.dtype, count: int, width: int) -> None:
     """The product alone, behind a norm, on top of something, and behind a gate; with a bias and without."""
     from llava_next_video.engine.kernels.few_rows import few_rows
 
@@ -30,10 +30,10 @@ def check(rows: int, tile: Any, dtype: torch.dtype, count: int, width: int) -> N
     normed = exact * (exact.square().mean(1, keepdim=True) + 1e-5).rsqrt() * norm.double()
     gate, up = (normed @ matrix + bias.double()).chunk(2, dim=1)
     for found, wanted in (
-        (few_rows(x, weight, tile), exact @ matrix),
-        (few_rows(x, weight, tile, norm=norm, epsilon=1e-5), normed @ matrix),
-        (few_rows(x, weight, tile, bias=bias, onto=onto.clone()), exact @ matrix + bias + onto.double()),
-        (few_rows(x, weight, tile, bias=bias, norm=norm, epsilon=1e-5, gated=True), F.silu(gate) * up),
+        (few_rows(x, weight, cut), exact @ matrix),
+        (few_rows(x, weight, cut, norm=norm, epsilon=1e-5), normed @ matrix),
+        (few_rows(x, weight, cut, bias=bias, onto=onto.clone()), exact @ matrix + bias + onto.double()),
+        (few_rows(x, weight, cut, bias=bias, norm=norm, epsilon=1e-5, gated=True), F.silu(gate) * up),
     ):
         assert found.shape == wanted.shape
         most = 2e-6 if dtype is torch.float32 else 2e-2  # where Triton is interpreted, bfloat16 is cut off
@@ -46,8 +46,8 @@ def check(rows: int, tile: Any, dtype: torch.dtype, count: int, width: int) -> N
 def test_one_row_is_multiplied_normed_added_and_gated(dtype: torch.dtype, count: int, width: int) -> None:
     from llava_next_video.engine.kernels.few_rows import ONE_ROW
 
-    for tile in (ONE_ROW[0], ONE_ROW[2], ONE_ROW[3]):
-        check(1, tile, dtype, count, width)
+    for cut in (ONE_ROW[0], ONE_ROW[2], ONE_ROW[3]):
+        check(1, cut, dtype, count, width)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, HALF])
@@ -55,8 +55,8 @@ def test_one_row_is_multiplied_normed_added_and_gated(dtype: torch.dtype, count:
 def test_a_few_rows_are_multiplied_normed_added_and_gated(dtype: torch.dtype, rows: int) -> None:
     from llava_next_video.engine.kernels.few_rows import FEW_ROWS
 
-    for tile in FEW_ROWS:
-        check(rows, tile, dtype, 76, 600)
+    for cut in FEW_ROWS:
+        check(rows, cut, dtype, 76, 600)
 
 
 def test_gaps_and_too_many_rows_are_refused() -> None:
@@ -65,9 +65,9 @@ def test_gaps_and_too_many_rows_are_refused() -> None:
     square = torch.zeros(8, 8, device=DEVICE)
     with pytest.raises(ValueError, match="without gaps"):
         few_rows(square[:1], square[:, :4].t(), ONE_ROW[0])
-    with pytest.raises(ValueError, match="2 rows, and this tile takes 1"):
+    with pytest.raises(ValueError, match="2 rows, and this cut takes 1"):
         few_rows(square[:2], square, ONE_ROW[0])
-    with pytest.raises(ValueError, match="17 rows, and this tile takes 16"):
+    with pytest.raises(ValueError, match="17 rows, and this cut takes 16"):
         few_rows(square.new_zeros(17, 8), square, FEW_ROWS[0])
 
 
@@ -95,7 +95,7 @@ def test_the_fastest_of_all_tries_is_taken() -> None:
 
     [weight] = drawn(torch.bfloat16, (512, 256))
     for alone in (True, False):
-        tile = fastest(weight, "gated", alone=alone)
+        cut = fastest(weight, "gated", alone=alone)
         times = CHOICES[weight.shape, weight.dtype, weight.device, "gated", alone].times_ms
-        assert times[tile] == min(times.values())
+        assert times[cut] == min(times.values())
         assert len(times) > 2

@@ -19,11 +19,11 @@ from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, 
 from llava_next_video.engine.linear_wide import MOST_ROWS
 
 TooLarge = triton.OutOfResources
-"""A tile needs more memory of a multiprocessor than this GPU has."""
+"""A cut needs more memory of a multiprocessor than this GPU has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tile:
+class Cut:
     """How a product is cut.
 
     Attributes:
@@ -42,17 +42,17 @@ class Tile:
 
 
 ONE_ROW = (
-    Tile(out=4, width=1024, ahead=1),
-    Tile(out=8, width=512, ahead=1),
-    Tile(out=8, width=512, ahead=2),
-    Tile(out=16, width=256, ahead=1),
-    Tile(out=16, width=256, ahead=2),
+    Cut(out=4, width=1024, ahead=1),
+    Cut(out=8, width=512, ahead=1),
+    Cut(out=8, width=512, ahead=2),
+    Cut(out=16, width=256, ahead=1),
+    Cut(out=16, width=256, ahead=2),
 )
 """Those worth trying for one row."""
 
 FEW_ROWS = (
-    Tile(out=32, width=256, ahead=3, rows=MOST_ROWS),
-    Tile(out=64, width=128, ahead=4, rows=MOST_ROWS),
+    Cut(out=32, width=256, ahead=3, rows=MOST_ROWS),
+    Cut(out=64, width=128, ahead=4, rows=MOST_ROWS),
 )
 """Those worth trying for two to sixteen."""
 
@@ -60,7 +60,7 @@ FEW_ROWS = (
 def few_rows(
     x: Float[Tensor, "rows width"],
     weight: Float[Tensor, "out width"],
-    tile: Tile,
+    cut: Cut,
     *,
     bias: Float[Tensor, " out"] | None = None,
     norm: Float[Tensor, " width"] | None = None,
@@ -71,9 +71,9 @@ def few_rows(
     """The product of each row, after an RMS norm with the weights `norm` if given.
 
     Args:
-        x: As many rows as the tile takes at most.
+        x: As many rows as the cut takes at most.
         weight: The matrix.
-        tile: How it is cut.
+        cut: How it is cut.
         bias: Added to the product.
         norm: Weights of a norm before.
         epsilon: Of the norm.
@@ -81,20 +81,20 @@ def few_rows(
         gated: Give `silu(first half) * second half` of the product.
 
     Raises:
-        ValueError: rows or the matrix have gaps, or there are more rows than the tile takes.
+        ValueError: rows or the matrix have gaps, or there are more rows than the cut takes.
     """
     if not (x.is_contiguous() and weight.is_contiguous() and (onto is None or onto.is_contiguous())):
         raise ValueError("rows and a matrix without gaps are needed; make them contiguous")
     rows = len(x)
-    if rows > tile.rows:
-        raise ValueError(f"{rows} rows, and this tile takes {tile.rows}; use torch's product")
+    if rows > cut.rows:
+        raise ValueError(f"{rows} rows, and this cut takes {cut.rows}; use torch's product")
     count, width = weight.shape
     out = x.new_empty(rows, count // 2 if gated else count) if onto is None else onto
-    shape = {"WIDTH": width, "OUT": tile.out, "AT_ONCE": min(tile.width, triton.next_power_of_2(width))}
+    shape = {"WIDTH": width, "OUT": cut.out, "AT_ONCE": min(cut.width, triton.next_power_of_2(width))}
     shape |= {"BIASED": bias is not None, "ADDED": onto is not None, "GATED": gated, **overlapped(x.device)}
     given = x if bias is None else bias
-    grid = (triton.cdiv(count, tile.out),)
-    if tile.rows > 1:
+    grid = (triton.cdiv(count, cut.out),)
+    if cut.rows > 1:
         x = x if norm is None else rms_norm(x, norm, epsilon)
         _few_rows_kernel[grid](
             x,
@@ -104,9 +104,9 @@ def few_rows(
             rows,
             count,
             **shape,
-            ROWS=tile.rows,
-            num_warps=tile.warps,
-            num_stages=tile.ahead + 1,
+            ROWS=cut.rows,
+            num_warps=cut.warps,
+            num_stages=cut.ahead + 1,
         )
         return out
     _one_row_kernel[grid](
@@ -120,8 +120,8 @@ def few_rows(
         **shape,
         NORMED=norm is not None,
         PADDED=1 if norm is None else triton.next_power_of_2(width),
-        AHEAD=tile.ahead,
-        num_warps=tile.warps,
+        AHEAD=cut.ahead,
+        num_warps=cut.warps,
     )
     return out
 

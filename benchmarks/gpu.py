@@ -27,7 +27,7 @@ from no_codec import allow_no_codec
 from record import describe_machine, record
 
 ALL = {**gpu_engine.SECTIONS, **gpu_peers.SECTIONS, **gpu_train.SECTIONS}
-ORDER = ("step", "kernels", "caption8", "caption32", "shared", "transformers", "exact", "train", "vision")
+ORDER = ("step", "caption8", "caption32", "shared", "transformers", "exact", "train", "vision", "kernels")
 
 
 def main() -> None:

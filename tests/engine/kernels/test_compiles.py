@@ -34,7 +34,11 @@ def lines(kernel, types, constants, **options):
     options = options | {"launch_pdl": True}
     code = compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
     if "OVERLAPPED" in names:
-        assert code.index("griddepcontrol.launch_dependents") < code.index("griddepcontrol.wait")
+        early, waited, _ = code.partition("griddepcontrol.wait")
+        assert waited and "griddepcontrol.launch_dependents" in early
+        assert not re.search(r"st\\.global|cp\\.async|atom", early), "too early a write"
+        for read in re.findall(r"ld\\.global\\S*", early):  # weights, or one number of the table of the step
+            assert "evict_first" in read or re.fullmatch(r"ld\\.global\\.b32", read), read
     return code
 
 

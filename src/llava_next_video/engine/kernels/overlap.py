@@ -1,8 +1,8 @@
 """Kernels that begin while the one before them still ends.
 
 A Hopper GPU can start the programs of the next kernel as soon as all programs of this one run. They may read
-what no kernel writes (weights) at once, and must `wait` before anything else. As every kernel of a step
-waits, what it waits for includes all kernels before.
+what no kernel writes (weights, and the table of the step) at once, and must `wait` before anything else. As
+every kernel of a step waits, what it waits for includes all kernels before.
 """
 
 from __future__ import annotations

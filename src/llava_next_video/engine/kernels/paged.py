@@ -203,7 +203,6 @@ def _split_kernel(
 ):
     """One split of what one bundle looks at, for one key head. Logs are to the base of two."""
     let_next_begin(OVERLAPPED)
-    wait(OVERLAPPED)
     bundle, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     place = tl.arange(0, ROWS)
     feature = tl.arange(0, PADDED)
@@ -236,6 +235,7 @@ def _split_kernel(
     table = tables + tl.load(rows + one * _FIELDS + _TABLE) * table_width
     asked = head * GROUP + place % GROUP
     wide = feature < WIDTH
+    wait(OVERLAPPED)
     query = tl.load(
         queries + row.to(tl.int64)[:, None] * query_stride + asked[:, None] * WIDTH + feature[None, :],
         mask=live[:, None] & wide[None, :],
@@ -304,7 +304,6 @@ def _merge_kernel(
 ):
     """The splits of one row and head together; only rows with a shared bundle have all columns."""
     let_next_begin(OVERLAPPED)
-    wait(OVERLAPPED)
     kept, head = tl.program_id(0), tl.program_id(1)
     row = tl.where(kept >= skipped_from, kept + skipped, kept)
     column = tl.arange(0, COLUMNS)
@@ -312,6 +311,7 @@ def _merge_kernel(
     covered = tl.load(rows + row * _FIELDS + _COVERED)
     there = (column < own) | ((column < columns) & (covered > 0))
     at = (kept.to(tl.int64) * columns + column) * HEADS + head
+    wait(OVERLAPPED)
     sum_of = tl.load(sums + at, mask=there, other=float("-inf"))
     weight = tl.exp2(sum_of - tl.max(sum_of, 0))
     found = tl.load(

@@ -126,11 +126,11 @@ def _store_kernel(
 ):
     """Keys (part 0), values (part 1) or some query heads (other parts) of one row."""
     let_next_begin(OVERLAPPED)
-    wait(OVERLAPPED)
     row, part = tl.program_id(0), tl.program_id(1)
     head, feature = tl.arange(0, PADDED_HEADS), tl.arange(0, PADDED)
     position = tl.load(rows + row * _FIELDS + _POSITION)
     table = tables + tl.load(rows + row * _FIELDS + _TABLE) * table_width
+    page = tl.load(table + position // PAGE).to(tl.int64)
     inside = (head < HEADS)[:, None] & (feature < WIDTH)[None, :]
     if part < 2:
         source = keys_values + row.to(tl.int64) * stride + part * (HEADS * WIDTH)
@@ -139,6 +139,7 @@ def _store_kernel(
         source = queries + row.to(tl.int64) * query_stride + asked * WIDTH
         inside = inside & (asked + head < QUERY_HEADS)[:, None]
     offset = head[:, None] * WIDTH + feature[None, :]
+    wait(OVERLAPPED)
     x = tl.load(source + offset, mask=inside, other=0.0).to(tl.float32)
     if TURNED:
         if part != 1:
@@ -150,7 +151,6 @@ def _store_kernel(
             )
             tl.store(source + offset, x.to(keys_values.dtype.element_ty), mask=inside)
     if part < 2:
-        page = tl.load(table + position // PAGE).to(tl.int64)
         slot = (page * HEADS + head) * PAGE + position % PAGE
         if SCALED:
             scale = tl.maximum(tl.max(tl.abs(x), 1), _LEAST) / _LARGEST

@@ -120,20 +120,19 @@ def forbid_overlap() -> Callable[[], None]:
 
 @torch.inference_mode()
 def products(bench: Bench, engine: Engine, work: Work) -> Figures:
-    """The matrix products of one step alone, in a graph: what the rest of a step comes on top of."""
+    """The products of one step with their norms, gates and sums, in a graph: all of it but the attention."""
     decoder = engine.decoder
     hidden = torch.randn(1, decoder.width, dtype=decoder.dtype, device=decoder.device)
-    layer = decoder.layers[0]
     attended = torch.randn(1, decoder.heads * decoder.head_width, dtype=decoder.dtype, device=decoder.device)
-    inner = layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous()
+    epsilon, activation = decoder.epsilon, decoder.activation
 
     def all_products() -> None:
         for one in decoder.layers:
-            one.query_key_value(hidden)
-            one.attention_out(attended)
-            one.gate_up(hidden)
-            one.down(inner)
-        decoder.head(hidden)
+            one.query_key_value.after_norm(hidden, one.norm_before_attention, epsilon)
+            one.attention_out.onto(attended, hidden)
+            inner = one.gate_up.gated_after_norm(hidden, one.norm_before_mlp, epsilon, activation)
+            one.down.onto(inner, hidden)
+        decoder.logits(hidden)
 
     all_products()
     graph = torch.cuda.CUDAGraph()

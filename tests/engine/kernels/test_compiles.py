@@ -76,12 +76,12 @@ for width, padded, role in ((4096, 4096, "NORMED"), (4096, 4096, "GATED"), (1100
     for cut in few_rows.ONE_ROW:
         shape = {"WIDTH": width, "OUT": cut.out, "AT_ONCE": cut.width, "AHEAD": cut.ahead}
         shape |= {"NORMED": role != "ADDED", "PADDED": padded}
-        code = lines(few_rows._one_row_kernel, row, shape | switches, num_warps=cut.warps)
+        code = lines(few_rows._one_row_kernel, row, shape | switches, num_warps=4)
         early = code[:code.index("griddepcontrol.wait")]
         assert re.search(r"ld\\.global\\S*v4", early), "weights wait for the kernel before"
     for cut in few_rows.FEW_ROWS:
         shape = {"WIDTH": width, "OUT": cut.out, "AT_ONCE": cut.width, "ROWS": cut.rows}
-        code = lines(few_rows._few_rows_kernel, row, shape | switches, num_warps=cut.warps,
+        code = lines(few_rows._few_rows_kernel, row, shape | switches, num_warps=4,
                      num_stages=cut.ahead + 1)
         assert "mma.sync" in code and re.search(r"cp\\.async\\.cg", code), "weights are not on their way"
 """

@@ -46,7 +46,7 @@ def check(rows: int, cut: Any, dtype: torch.dtype, count: int, width: int) -> No
 def test_one_row_is_multiplied_normed_added_and_gated(dtype: torch.dtype, count: int, width: int) -> None:
     from llava_next_video.engine.kernels.few_rows import ONE_ROW
 
-    for cut in (ONE_ROW[0], ONE_ROW[2], ONE_ROW[3]):
+    for cut in ONE_ROW:
         check(1, cut, dtype, count, width)
 
 
@@ -98,4 +98,4 @@ def test_the_fastest_of_all_tries_is_taken() -> None:
         cut = fastest(weight, "gated", alone=alone)
         times = CHOICES[weight.shape, weight.dtype, weight.device, "gated", alone].times_ms
         assert times[cut] == min(times.values())
-        assert len(times) > 2
+        assert len(times) > 1

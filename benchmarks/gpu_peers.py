@@ -1,6 +1,7 @@
 """transformers' own class on the same shapes, and the tiny checkpoint against the reference."""
 
 import random
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -184,6 +185,7 @@ def logprob_errors(
         "compared": len(errors),
         "largest": max(errors, default=0.0),
         "rms": (sum(error * error for error in errors) / max(len(errors), 1)) ** 0.5,
+        "median": statistics.median(errors or [0.0]),
     }
 
 

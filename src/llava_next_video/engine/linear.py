@@ -56,9 +56,8 @@ class FloatLinear:
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
-        """`sum` with the product of each row added."""
-        sum.addmm_(x, self.turned)
-        return sum if self.bias is None else sum.add_(self.bias)
+        """`sum` with the product of each row added; the sum itself is rounded once."""
+        return sum.addmm_(x, self.turned) if self.bias is None else sum.add_(self(x))
 
 
 class Int8Linear:

@@ -79,8 +79,7 @@ class WideLinear:
         own = self._own(len(x), "onto")
         if own is not None:
             return own(x, bias=self.bias, onto=sum)
-        sum.addmm_(x, self.weight.t())
-        return sum if self.bias is None else sum.add_(self.bias)
+        return sum.addmm_(x, self.weight.t()) if self.bias is None else sum.add_(self(x))
 
     def _own(self, rows: int, role: Role) -> Callable[..., Tensor] | None:
         """Our kernel for so many rows; None: torch's product."""

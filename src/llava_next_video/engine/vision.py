@@ -227,13 +227,16 @@ class Vision:
         bias_by: float = 1.0,
         zero_point: int = 128,
     ) -> Product:
-        weights = [module.weight.detach().to(self.device, self.dtype) for module in modules]
-        biases = [None if m.bias is None else m.bias.detach().to(self.device, self.dtype) for m in modules]
-        if weight_by != 1.0:
-            weights = [weight * weight_by for weight in weights]
-        if bias_by != 1.0:
-            biases = [None if bias is None else bias * bias_by for bias in biases]
+        weights = [self._stretched(module.weight, weight_by) for module in modules]
+        biases = [
+            None if module.bias is None else self._stretched(module.bias, bias_by) for module in modules
+        ]
         return linear(weights, biases, quantize, zero_point)
+
+    def _stretched(self, numbers: Tensor, by: float) -> Tensor:
+        """Numbers of the checkpoint times a factor, rounded to our precision once."""
+        there = numbers.detach().to(self.device)
+        return there.to(self.dtype) if by == 1.0 else (there.float() * by).to(self.dtype)
 
 
 def tiles_at_once(device: torch.device, tile_bytes: int) -> int:

@@ -28,7 +28,7 @@ GROUPS = {
     "where": FRAMES + 3, "colour": len(COLOURS), "shape": len(SHAPES), "kind": len(COLOURS) * len(SHAPES),
     "colour at first": len(COLOURS), "doing": len(DOINGS), "place": 9, "place at first": 9,
     "count": 4, "count at first": 4, "turn": 2, "size": 2, "pattern": 4,
-    "sides": 4, "sides at first": 4, "gone": 1, "numbers": 6, "ways": 4, "ways then": 4, "part": 6,
+    "sides": 4, "sides at first": 4, "gone": 1, "numbers": 7, "ways": 4, "ways then": 4, "part": 6,
 }  # fmt: skip
 # Of each of these groups at most one fact is true of a token.
 EXCLUSIVE = (
@@ -78,7 +78,7 @@ def clip_facts(rows: Rows) -> Tensor:
     told["gone"] = torch.zeros_like(place[..., :1])
     told["gone"][:, :, last, 0] = gone.float()
     numbers = [(place[..., :2] - 0.5) * 2, (begun[..., :2] - 0.5) * 2, (place[..., :2] - begun[..., :2]) * 3]
-    told["numbers"] = torch.cat(numbers, -1)
+    told["numbers"] = torch.cat([*numbers, _radius(place)], -1)
     # What only the last frame's tokens can know: all of the clip lies behind them.
     ending = torch.zeros(FRAMES, 1, device=place.device)
     ending[last] = 1
@@ -96,7 +96,8 @@ def picture_facts(rows: Rows, size: Size) -> Tensor:
     device = rows["place"].device
     place, visible, colour = rows["place"], rows["visible"] > 0, rows["colour"].long()
     told = _looks(rows, place, colour)
-    told["numbers"] = torch.cat([(place[..., :2] - 0.5) * 2, torch.zeros_like(place), place[..., :1] * 0], -1)
+    still = torch.zeros_like(place[..., :2])
+    told["numbers"] = torch.cat([(place[..., :2] - 0.5) * 2, still, still, _radius(place)], -1)
     views = []
     middles, grid = tile_places(size, device)
     for where, cells in ((FRAMES, _cells(GRID, device)), (FRAMES + 1, middles)):
@@ -187,6 +188,10 @@ def _ending(rows: Rows) -> dict[str, Tensor]:
         "size": _one_hot(rows["size"], "size"),
         "pattern": _one_hot(torch.where(rows["fine"][:, None] > 0, rows["texture"], -1), "pattern"),
     }
+
+
+def _radius(place: Tensor) -> Tensor:
+    return (place[..., 2:] - 0.15) * 10
 
 
 def _place(place: Tensor) -> Tensor:

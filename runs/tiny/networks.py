@@ -52,16 +52,18 @@ class Networks(nn.Module):
         count = len(next(iter(split_up.values())))
         return [{short: found[layer] for short, found in split_up.items()} for layer in range(count)]
 
-    def state(self, seed: int) -> Weights:
-        """The weights of one network under transformers' names."""
-        found: Weights = {}
+    def states(self, kind: torch.dtype) -> list[Weights]:
+        """The weights of each network under transformers' names, on the processor."""
+        found: list[Weights] = [{} for _ in range(self.seeds)]
         for key in self.names:
-            weight = self.weight(key).detach()
-            if ".*." in key:
-                for layer, one in enumerate(weight):
-                    found[key.replace("*", str(layer))] = one[seed].cpu().clone()
-            else:
-                found[key] = weight[seed].cpu().clone()
+            weight = self.weight(key).detach().to(kind).cpu()
+            starry = ".*." in key
+            named = (
+                {key.replace("*", str(n)): one for n, one in enumerate(weight)} if starry else {key: weight}
+            )
+            for name, stacked in named.items():
+                for state, one in zip(found, stacked, strict=True):
+                    state[name] = one.clone()
         return found
 
 

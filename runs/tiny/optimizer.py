@@ -14,7 +14,7 @@ class MuonAdamW:
     """Two optimizers with one step over some of a module's weights."""
 
     def __init__(self, named: dict[str, nn.Parameter], *, muon_lr: float, weight_decay: float = 0.01) -> None:
-        self.muon_lr, self.adam_lr, self.weight_decay, self.steps = muon_lr, muon_lr / 4, weight_decay, 0
+        self.muon_lr, self.adam_lr, self.weight_decay = muon_lr, muon_lr / 4, weight_decay
         self.named = named
         self.matrices = {name: torch.zeros_like(weight) for name, weight in named.items() if _hidden(name)}
         self.others = {
@@ -22,10 +22,12 @@ class MuonAdamW:
             for name, weight in named.items()
             if not _hidden(name)
         }
+        device = next(iter(named.values())).device
+        self.scale, self.steps = torch.ones((), device=device), torch.zeros((), device=device)
 
     @torch.no_grad()
-    def step(self, scale: float) -> None:
-        """Take one step (`scale` follows the schedule), then forget the gradients."""
+    def step(self) -> None:
+        """Take one step times `scale` (a tensor, which the caller fills), then forget the gradients."""
         self.steps += 1
         shapes: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor, bool]]] = {}
         for name, momentum in self.matrices.items():
@@ -37,14 +39,14 @@ class MuonAdamW:
             tall = weight.shape[-2] > weight.shape[-1]
             update = (update.mT if tall else update).flatten(0, -3)
             shapes.setdefault(tuple(update.shape[1:]), []).append((weight, update, tall))
+        kept = 1 - self.muon_lr * self.weight_decay * self.scale
         for (_, long), group in shapes.items():
-            size = self.muon_lr * scale * 0.2 * math.sqrt(long)
             made = _orthogonal(torch.cat([update for _, update, _ in group]))
+            made = made * (self.scale * (self.muon_lr * 0.2 * math.sqrt(long)))
             for (weight, _, tall), step in zip(
                 group, made.split([len(update) for _, update, _ in group]), strict=True
             ):
-                weight.mul_(1 - self.muon_lr * scale * self.weight_decay)
-                weight.add_((step.mT if tall else step).reshape(weight.shape), alpha=-size)
+                weight.mul_(kept).sub_((step.mT if tall else step).reshape(weight.shape))
                 weight.grad = None
         for name, (mean, square) in self.others.items():
             weight = self.named[name]
@@ -53,7 +55,7 @@ class MuonAdamW:
             mean.lerp_(weight.grad, 0.1)
             square.lerp_(weight.grad.square(), 0.02)
             root = (square / (1 - 0.98**self.steps)).sqrt() + 1e-8
-            weight.addcdiv_(mean / (1 - 0.9**self.steps), root, value=-self.adam_lr * scale)
+            weight.sub_(mean / (1 - 0.9**self.steps) / root * (self.adam_lr * self.scale))
             weight.grad = None
 
 

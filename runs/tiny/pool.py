@@ -5,8 +5,10 @@ A device that learns faster than processors invent sees a scene several times, d
 
 from __future__ import annotations
 
-import queue
 import random
+import time
+from collections import deque
+from threading import Thread
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from scenes import Mix, row_type, rows
 from text import Words, make_tokenizer
 from torch import Tensor, multiprocessing
 
-_AT_ONCE = 256
+_AT_ONCE, _READY = 256, 16
 
 
 def to_device(table: np.ndarray, device: torch.device) -> dict[str, Tensor]:
@@ -32,6 +34,7 @@ class Pool:
             for name, column in to_device(empty, device).items()
         }
         self.capacity, self.device, self.made = capacity, device, 0
+        self.there = torch.zeros((), dtype=torch.float64, device=device)
 
     def put(self, table: np.ndarray) -> None:
         """Take in new scenes."""
@@ -39,10 +42,11 @@ class Pool:
         for name, column in to_device(table, self.device).items():
             self.columns[name][places] = column
         self.made += len(table)
+        self.there.fill_(min(self.made, self.capacity))
 
     def draw(self, count: int) -> dict[str, Tensor]:
-        """So many of the scenes that are there, at random."""
-        chosen = torch.randint(min(self.made, self.capacity), (count,), device=self.device)
+        """So many of the scenes that are there, at random; the device alone knows how many there are."""
+        chosen = (torch.rand(count, dtype=torch.float64, device=self.device) * self.there).long()
         return {name: column[chosen] for name, column in self.columns.items()}
 
 
@@ -51,7 +55,7 @@ class Makers:
 
     def __init__(self, mixes: list[Mix], rooms: list[int], workers: int, seed: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.full = context.Queue(maxsize=8 * workers)
+        self.full = context.Queue(maxsize=2 * workers)
         self.mixes, self.stopped = mixes, context.Event()
         self.share = context.Array("d", [1.0] * len(mixes))
         self.processes = [
@@ -64,27 +68,36 @@ class Makers:
         ]
         for process in self.processes:
             process.start()
+        self.ready: deque[tuple[int, np.ndarray]] = deque()
+        Thread(target=self._receive, daemon=True).start()
+
+    def _receive(self) -> None:
+        while True:
+            # Few at once: moving many rows would hold up the steps.
+            while len(self.ready) >= _READY:
+                time.sleep(0.01)
+            self.ready.append(self.full.get())
 
     def want(self, shares: list[float]) -> None:
         """How much of each mix is to be made from now on."""
         for index, share in enumerate(shares):
             self.share[index] = share
 
-    def fill(self, pools: list[Pool], *, least: int = 0) -> int:
+    def fill(self, pools: list[Pool], *, least: int = 0) -> None:
         """Move what is ready into the pools; wait while a wanted one holds fewer than `least`."""
-        moved = 0
+        begun = time.monotonic()
         while True:
-            short = any(pool.made < least for pool, share in zip(pools, self.share, strict=True) if share > 0)
-            try:
-                which, table = self.full.get(timeout=240 if short else 0.0001)
-            except queue.Empty:
-                if not short:
-                    return moved
-                raise RuntimeError("no scene was made for four minutes") from None
-            pools[which].put(table)
-            moved += len(table)
-            if moved > 4096 and not short:
-                return moved
+            arrived: dict[int, list[np.ndarray]] = {}
+            while self.ready:
+                which, table = self.ready.popleft()
+                arrived.setdefault(which, []).append(table)
+            for which, tables in arrived.items():
+                pools[which].put(np.concatenate(tables)[-pools[which].capacity :])
+            if all(pool.made >= least for pool, share in zip(pools, self.share, strict=True) if share > 0):
+                return
+            if time.monotonic() - begun > 240:
+                raise RuntimeError("too few scenes were made in four minutes")
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """End the processes."""

@@ -28,6 +28,8 @@ DOINGS = [
     *("stays still", "bounces", "grows", "shrinks", "appears", "disappears"),
 ]
 SIDES = (("left", 0, -1), ("right", 0, 1), ("top", 1, -1), ("bottom", 1, 1))
+PLAINLY = 1.2
+"""From this ratio on, the largest and the smallest of those that keep their size are told as such."""
 GROUNDS = ("plain", "gradient", "noise")
 
 
@@ -164,8 +166,9 @@ def _note_scene(row: np.void, scene: Scene) -> None:
     if len(scene.movers) == 2:
         for turn, mover in enumerate(scene.movers):
             row["turn"][scene.things.index(mover)] = turn
-    if len(scene.things) > 1:
-        ranked = sorted(range(len(scene.things)), key=lambda k: -scene.things[k].radius)
+    steady = [k for k, thing in enumerate(scene.things) if not {"grow", "shrink"} & set(thing.actions)]
+    ranked = sorted(steady, key=lambda k: -scene.things[k].radius)
+    if ranked and scene.things[ranked[0]].radius > PLAINLY * scene.things[ranked[-1]].radius:
         row["size"][ranked[0]], row["size"][ranked[-1]] = 0, 1
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from facts import BEGIN, EXCLUSIVE, FACTS, STRENGTH, clip_facts, directions, part, picture_facts
+from facts import EXCLUSIVE, FACTS, STRENGTH, clip_facts, directions, part, picture_facts
 from network import CELLS, FRAMES, GRID, LAYERS, VISION
 from networks import Model, linear
 from painting import Rows, filmed, photographed
@@ -155,7 +155,8 @@ def _judge(said: Tensor, truth: Tensor, fine: Tensor) -> tuple[Tensor, Told]:
         losses = _cross_entropy(logits, wanted)
         # Things are few: they count once more for themselves.
         loss = loss + 0.5 * mean(losses) + 0.3 * mean(losses, here)
-    loss = loss + mean((offsets - truth[..., [1, 2, 3, 5, 6]]).square(), here[..., None])
+    wanted = torch.cat([truth[..., 1:4], truth[..., 5:7]], -1)
+    loss = loss + mean((offsets - wanted).square(), here[..., None])
     textured, texture = here & fine[..., None], truth[..., 4].long().clamp_min(0)
     loss = loss + 0.5 * mean(_cross_entropy(textures, texture), textured)
     return loss, {
@@ -287,14 +288,13 @@ def fact_loss(hidden: Tensor, facts: Tensor, tokens: int) -> tuple[Tensor, Told]
     here = facts[..., part("shape")].sum(-1) > 0
     error = (hidden - code(facts)).square().sum(-1) / STRENGTH**2
     found = hidden @ directions(hidden.device).T / STRENGTH
-    numbers = slice(BEGIN["numbers"], BEGIN["numbers"] + 6)
-    off = mean((found - facts)[..., numbers].square(), here[..., None])
+    off = mean((found - facts)[..., part("numbers")].square(), here[..., None])
     loss, shares = 0.15 * mean(error) + 0.1 * mean(error, here) + 1.5 * off, {}
     for group in EXCLUSIVE:
         known = facts[..., part(group)].sum(-1) > 0
         logits, truth = 5 * found[..., part(group)], facts[..., part(group)].argmax(-1)
-        # What a thing does is one of 38, and only the last frame knows.
-        weight = 0.6 if group == "doing" else 0.12
+        # Only the last frame knows what a thing does, and how large it is beside others.
+        weight = 0.6 if group in ("doing", "size") else 0.12
         loss = loss + weight * mean(_cross_entropy(logits, truth), known)
         shares[group] = mean((logits.argmax(-1) == truth).float(), known)
     return loss, shares

@@ -18,6 +18,8 @@ EAGERNESS = {
     "order": 2.5, "who": 1.6, "place": 2.0, "size": 2.5, "pattern": 1.5,
 }  # fmt: skip
 SCARCE = ("choice", "size")
+HEAVY = {"choice": 2.0, "size": 3.0}
+"""How much a word of these answers counts beside one of others."""
 # The same while look-ups by shape, doing and place are learnt, which come last.
 FOCUS = {
     "choice": 3.0, "colour": 5.0, "existence": 2.0, "who": 5.0, "place": 5.0, "order": 5.0, "size": 5.0,
@@ -55,9 +57,9 @@ class Words:
         """Tokens that a question and its answer take, at most."""
         return len(self.ids(f"{question.text} ASSISTANT:")) + len(self.ids(f" {question.answer}")) + 4
 
-    def dialogue(self, questions: list[Question]) -> tuple[list[int], list[int]]:
-        """Ids after the visual tokens, and the same with only what the assistant says."""
-        ids, labels = [], []
+    def dialogue(self, questions: list[Question]) -> tuple[list[int], list[int], list[float]]:
+        """Ids after the visual tokens, the same with only what the assistant says, and what each counts."""
+        ids, labels, heavy = [], [], []
         for index, question in enumerate(questions):
             asked = [*self.ids("USER: " if index else "\n"), *self.ids(f"{question.text} ASSISTANT:")]
             if index:
@@ -65,7 +67,8 @@ class Words:
             said = [*self.ids(f" {question.answer}"), END]
             ids += asked + said
             labels += [UNKNOWN] * len(asked) + said
-        return ids, labels
+            heavy += [HEAVY.get(question.family, 1.0)] * len(asked + said)
+        return ids, labels, heavy
 
 
 def choose(
@@ -98,12 +101,12 @@ def dialogue_rows(
     """
     ids, labels, positions, numbers, weights = [], [], [], [], []
     for number, questions in enumerate(dialogues, 1):
-        words_in, said = words.dialogue(questions)
+        words_in, said, heavy = words.dialogue(questions)
         # The last word predicts nothing, and every label is what comes next.
         ids += words_in[:-1]
         labels += said[1:]
         positions += range(len(words_in) - 1)
         numbers += [number] * (len(words_in) - 1)
         spoken = sum(word != UNKNOWN for word in said)
-        weights += [spoken**-0.7] * (len(words_in) - 1)
+        weights += [much * spoken**-0.7 for much in heavy[1:]]
     return ids, labels, positions, numbers, weights

@@ -89,8 +89,8 @@ def wear(
 
     height, width = frames.shape[-2:]
     if height % 2 == 0 and width % 2 == 0:
-        weights = torch.tensor([0.299, 0.587, 0.114], device=device).view(3, 1, 1)
-        light = (frames * weights).sum(2, keepdim=True)
+        red, green, blue = frames.split(1, dim=2)
+        light = 0.299 * red + 0.587 * green + 0.114 * blue
         blocks = (frames - light).view(*frames.shape[:3], height // 2, 2, width // 2, 2)
         coarse = blocks.mean((-3, -1), keepdim=True).expand_as(blocks).reshape(frames.shape)
         frames = torch.lerp(frames, light + coarse, (drawn(0.0, 1.0) < 0.5).float())

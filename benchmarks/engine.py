@@ -33,6 +33,7 @@ from transformers import LlavaNextVideoForConditionalGeneration as HubModel
 from transformers.generation.streamers import BaseStreamer
 
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
+from llava_next_video.engine.linear import chosen_dtype
 from llava_next_video.inputs import Medium, ModelInputs
 from record import record
 
@@ -163,10 +164,10 @@ def by_engine(engine: Engine, prompts: Sequence[ModelInputs], new: int = NEW_TOK
     }
 
 
-def fresh(model: Any, quantize: Any = "none", **settings: Any) -> Engine:
+def fresh(model: Any, quantize: Any = "none", dtype: Any = "float32", **settings: Any) -> Engine:
     """An engine with empty caches."""
     return Engine.from_model(
-        model, EngineSettings(dtype="float32", quantize=quantize, kv_bytes=3 * 2**30, **settings)
+        model, EngineSettings(dtype=dtype, quantize=quantize, kv_bytes=3 * 2**30, **settings)
     )
 
 
@@ -177,23 +178,34 @@ def warm(engine: Engine) -> Engine:
 
 
 def one(model: Any) -> dict[str, Any]:
-    """One request, from pixels: transformers in both precisions, the engine in floats and in 8 bits.
+    """One request, from pixels: both parties in both precisions, and the engine in 8 bits.
 
-    The parties take turns, so that a busy machine is busy for all of them; the best of their turns counts.
+    All take turns, so that a busy machine is busy for all of them; the best of their turns counts. What the
+    engine does without quantisation is the better of its precisions, as it is for transformers; `auto_dtype`
+    is the one that the engine chooses where it is not told.
     """
-    plain, eight = warm(fresh(model)), warm(fresh(model, "int8"))
-    turns: dict[str, list[dict[str, float]]] = {}
-    for turn in range(2):
-        turns.setdefault("engine_float32", []).append(by_engine(plain, [question(turn, 0)]))
-        turns.setdefault("engine_int8", []).append(by_engine(eight, [question(turn, 0)]))
-        turns.setdefault("transformers_float32", []).append(by_transformers(model, [question(turn, 0)]))
     half = mid().to(torch.bfloat16)
-    turns["transformers_bfloat16"] = [by_transformers(half, [question(0, 0)])]
+    engines = {
+        "engine_float32": warm(fresh(model)),
+        "engine_bfloat16": warm(fresh(model, dtype="bfloat16")),
+        "engine_int8": warm(fresh(model, "int8")),
+    }
+    peers = {"transformers_float32": model, "transformers_bfloat16": half}
+    for peer in peers.values():
+        by_transformers(peer, [question(999, 0, frames=1)], 4)
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in (*engines, *peers)}
+    for turn in range(2):
+        for name, engine in engines.items():
+            turns[name].append(by_engine(engine, [question(turn, 0)]))
+        for name, peer in peers.items():
+            turns[name].append(by_transformers(peer, [question(turn, 0)]))
     figures: dict[str, Any] = {name: best(found) for name, found in turns.items()}
+    figures["auto_dtype"] = str(chosen_dtype("auto", torch.device("cpu"), "none")).removeprefix("torch.")
     for seconds in ("total_s", "total_cpu_s"):
-        peer = min(figures["transformers_float32"][seconds], figures["transformers_bfloat16"][seconds])
-        figures[f"times_faster_float32_{seconds}"] = peer / figures["engine_float32"][seconds]
-        figures[f"times_faster_int8_{seconds}"] = peer / figures["engine_int8"][seconds]
+        peer_seconds = min(figures[name][seconds] for name in peers)
+        plain = min(figures[name][seconds] for name in ("engine_float32", "engine_bfloat16"))
+        figures[f"times_faster_{seconds}"] = peer_seconds / plain
+        figures[f"times_faster_int8_{seconds}"] = peer_seconds / figures["engine_int8"][seconds]
     figures["all_turns"] = turns
     return figures
 
@@ -228,21 +240,27 @@ def questions(model: Any) -> dict[str, Any]:
     return figures
 
 
-def sixteen(model: Any, quantize: str = "int8") -> dict[str, Any]:
-    """Sixteen requests about different clips at once, against transformers' batches.
+def sixteen(model: Any, quantize: str = "int8", dtype: str = "float32") -> dict[str, Any]:
+    """Sixteen requests about different clips at once, against transformers' batches in both precisions.
 
     Transformers runs batches of four, to bound its memory; each of four such batches costs the same, so one
     is measured. The engine takes all sixteen.
     """
     prompts = [question(clip, clip) for clip in range(16)]
-    peer = by_transformers(model, prompts[:4])
-    found = by_engine(warm(fresh(model, quantize)), prompts)
-    for name, party, requests in (("transformers", peer, 4), ("engine", found, 16)):
-        party["tokens_per_s"] = requests * NEW_TOKENS / party["total_s"]
+    half = mid().to(torch.bfloat16)
+    figures: dict[str, Any] = {}
+    for name, peer in (("float32", model), ("bfloat16", half)):
+        by_transformers(peer, [question(999, 0, frames=1)], 4)
+        figures[f"transformers_{name}_batch_of_4"] = by_transformers(peer, prompts[:4])
+    ours = f"engine_{dtype if quantize == 'none' else quantize}"
+    figures[ours] = by_engine(warm(fresh(model, quantize, dtype)), prompts)
+    for name, party in figures.items():
+        party["tokens_per_s"] = (16 if name == ours else 4) * NEW_TOKENS / party["total_s"]
         print(name, party, flush=True)
-    figures: dict[str, Any] = {"transformers_batch_of_4": peer, f"engine_{quantize}": found}
     for seconds in ("total_s", "total_cpu_s"):
-        figures[f"times_faster_{seconds}"] = 4 * peer[seconds] / found[seconds]
+        for name in ("float32", "bfloat16"):
+            peer_seconds = 4 * figures[f"transformers_{name}_batch_of_4"][seconds]
+            figures[f"times_faster_than_{name}_{seconds}"] = peer_seconds / figures[ours][seconds]
     return figures
 
 
@@ -304,6 +322,7 @@ PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "questions": questions,
     "sixteen": sixteen,
     "sixteen_float32": lambda model: sixteen(model, "none"),
+    "sixteen_bfloat16": lambda model: sixteen(model, "none", "bfloat16"),
     "stall": stall,
     "memory": memory,
 }

@@ -130,6 +130,7 @@ def products(bench: Bench, engine: Engine, work: Work) -> Figures:
         for one in decoder.layers:
             one.query_key_value.after_norm(hidden, one.norm_before_attention, epsilon)
             one.attention_out.onto(attended, hidden)
+            assert isinstance(one.gate_up, linear_wide.WideLinear)
             inner = one.gate_up.gated_after_norm(hidden, one.norm_before_mlp, epsilon, activation)
             one.down.onto(inner, hidden)
         decoder.logits(hidden)

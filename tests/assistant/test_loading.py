@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -26,8 +27,16 @@ def test_a_checkpoint_of_the_hub_is_found_where_it_was_fetched_to(
     (fetched / "refs").mkdir()
     (fetched / "refs" / "main").write_text("abc")
     assert checkpoint_folder("somebody/tiny") == fetched / "snapshots" / "abc"
-    with pytest.raises(CheckpointError, match="somebody/else cannot be loaded"):
-        checkpoint_folder("somebody/else")
+    assert VideoAssistant.load("somebody/tiny").network is not None
+    with pytest.raises(CheckpointError, match="somebody/else is no folder here and was never fetched, and"):
+        VideoAssistant.load("somebody/else")
+
+
+def test_an_answer_is_shown_without_its_pixels(square_clip: Path):
+    answer = VideoAssistant.load().ask([square_clip, np.zeros((9, 9, 3), np.uint8)], "?", max_new_tokens=1)
+    assert len(repr(answer)) < 1500
+    assert "array(" not in repr(answer)
+    assert str(square_clip) in repr(answer)
 
 
 @pytest.mark.slow

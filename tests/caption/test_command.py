@@ -44,6 +44,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             ["list.csv", "--output", "out", "--server", "x", "--model", "m", "--send", "mail"],
             "unknown --send 'mail'",
         ),
+        (
+            ["list.csv", "--output", "out", "--server", "x", "--send", "video", "--near-keys"],
+            "--near-keys is for frames that are chosen here",
+        ),
         (["list.csv", "--output", "list.csv/out"], "list.csv/out: Not a directory"),
         (["twice.csv", "--output", "out"], "twice.csv:3: the id '1' stands for"),
         (["broken.jsonl", "--output", "out"], "broken.jsonl:2: Expecting property name"),

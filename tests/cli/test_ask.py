@@ -11,8 +11,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from llava_next_video import VideoAssistant
 from llava_next_video.cli import run
@@ -74,6 +76,55 @@ def test_a_clip_that_breaks_off_is_answered_with_a_note(
     assert re.search(rf"note: {cut} breaks off after \d\.\d s of the 2\.0 s that its container promises", err)
 
 
+def test_a_clip_with_fewer_frames_than_asked_for_is_answered_with_a_note(
+    command, tiny_checkpoint: Path, square_clip: Path
+) -> None:
+    asked = ("ask", square_clip, "?", "--model", tiny_checkpoint, "--max-new-tokens", 1)
+    code, _, err = command(*asked, "--frames", 25)
+    assert code == 0
+    assert f"note: {square_clip} has 24 frames, all looked at; 25 were asked for\n" in err
+    assert "note" not in command(*asked, "--frames", 24)[2]
+
+
+def test_an_adapter_is_added_to_the_checkpoint(
+    command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path
+) -> None:
+    config = AutoConfig.from_pretrained(tiny_checkpoint).text_config
+    name = "base_model.model.model.language_model.layers.0.mlp.down_proj.lora_{}.weight"
+    dice = torch.Generator().manual_seed(0)
+    save_file(
+        {
+            name.format("A"): torch.randn(2, config.intermediate_size, generator=dice),
+            name.format("B"): torch.randn(config.hidden_size, 2, generator=dice),
+        },
+        tmp_path / "adapter_model.safetensors",
+    )
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 32, "target_modules": ["down_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    asked = ("ask", square_clip, "What moves?", "--model", tiny_checkpoint, "--max-new-tokens", 8)
+    code, out, err = command(*asked, "--adapter", tmp_path)
+    loaded = VideoAssistant.load(tiny_checkpoint, adapter=tmp_path)
+    assert (code, err) == (0, f"loading {tiny_checkpoint}\n")
+    assert out == f"{loaded.ask(square_clip, 'What moves?', max_new_tokens=8).text}\n"
+    assert out != command(*asked)[1]
+    code, _, err = command(*asked, "--adapter", tmp_path / "nowhere")
+    assert (code, err.count("\n")) == (1, 2)
+    assert f"{tmp_path / 'nowhere'} has no adapter_config.json" in err
+
+
+@pytest.mark.parametrize(
+    "verb", [["ask", "clip.mp4", "Why?"], ["chat"], ["caption", "clip.mp4", "--output", "out"]]
+)
+def test_an_adapter_is_not_for_servers(
+    command, verb: list[str], square_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(square_clip, "clip.mp4")
+    code, _, err = command(*verb, "--server", "localhost:1", "--adapter", "lora")
+    assert code == 1
+    assert "--adapter is " in err
+
+
 def test_a_plan_is_printed_without_loading_weights(
     command, tiny_checkpoint: Path, square_clip: Path, tmp_path: Path
 ) -> None:
@@ -87,8 +138,9 @@ def test_a_plan_is_printed_without_loading_weights(
     assert out.splitlines()[-1] == "it fits; up to 24 frames a clip would fit"  # it has no more
     _, out, _ = command(*asked, "--frames", 6, "--max-visual-tokens", 15, "--json")
     assert json.loads(out)["media"][0]["frames"] == 3
-    _, out, _ = command(*asked, "--max-new-tokens", 5000, "--json")
+    code, out, _ = command(*asked, "--max-new-tokens", 5000, "--json")
     told = json.loads(out)
+    assert code == 1  # a script need not read it to know that it does not fit
     assert told["prompt_tokens"] + 5000 > 4096
     assert told["rope_factor_needed"] == 1.5  # 5,054 of 4,096 tokens, in halves
     assert told["frames_that_fit"] == 0

@@ -83,10 +83,14 @@ def test_any_sampling_is_pixel_equal_to_a_straight_decode(kind: str, film, strai
 
     @settings(max_examples=6, deadline=None, database=None)
     @given(
-        st.sampled_from(["uniform", "linspace", "fps"]), st.integers(1, 60), st.sampled_from([1, 3, 7, 25])
+        st.sampled_from(["uniform", "linspace", "fps"]),
+        st.integers(1, 60),
+        st.sampled_from([1, 3, 7, 25]),
+        st.booleans(),
     )
-    def check(how: str, wanted: int, per_second: int) -> None:
-        sampling = Sampling(how=how, frames=wanted, per_second=per_second if how == "fps" else None)
+    def check(how: str, wanted: int, per_second: int, near_keys: bool) -> None:
+        rate = per_second if how == "fps" else None
+        sampling = Sampling(how=how, frames=wanted, per_second=rate, near_keys=near_keys)
         clip = read_clip(path, sampling)
         assert clip.frame_count == len(frames) == 60
         assert equal(clip, frames)
@@ -108,6 +112,17 @@ def test_only_groups_with_wanted_frames_are_decoded(film) -> None:
     # Groups of 10 without B-frames; frames 0, 15, 30 and 45 of 60 stand 0, 5, 0 and 5 after a key frame.
     path = film(gop=10, options={"preset": "ultrafast", "sc_threshold": "0"})
     assert work_of(path, Sampling(frames=4)) == (1 + 6 + 1 + 6, False)
+
+
+def test_near_key_frames_only_those_are_decoded_unless_they_are_far(film) -> None:
+    # Groups of 10 as above: 15 and 45 are five frames after a key frame and fifteen from the next moments.
+    path = film(gop=10, options={"preset": "ultrafast", "sc_threshold": "0"})
+    assert work_of(path, Sampling(frames=4, near_keys=True)) == (4, False)
+    assert read_clip(path, Sampling(frames=4, near_keys=True)).indices == (0, 10, 30, 40)
+    # With one key frame, moments eight frames apart stay: the first that could move is eight away, not four.
+    path = film(gop=250, options={"preset": "ultrafast", "sc_threshold": "0"})
+    exact, near = (read_clip(path, Sampling(frames=7, near_keys=near)).indices for near in (False, True))
+    assert near == exact
 
 
 def test_frames_that_nothing_leans_on_are_left_out(film) -> None:

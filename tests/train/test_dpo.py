@@ -118,11 +118,11 @@ def step(
     model: LlavaNextVideoForConditionalGeneration, reference: Frozen, dpo: DpoSettings, batches: list[dict]
 ) -> tuple[float, dict[str, Tensor], dict[str, float]]:
     """Loss, gradients and figures of one optimizer step over the batches."""
-    told: dict[str, float] = {}
+    told: dict[str, Tensor] = {}
 
-    def tell(sums: object, count: int) -> None:
-        for name, value in sums.items():
-            told[name] = told.get(name, 0.0) + float(value)
+    def tell(figures: dict[str, Tensor]) -> None:
+        for name, sum_and_count in figures.items():
+            told[name] = told.get(name, 0) + sum_and_count
 
     objective = Comparing(dpo=dpo, reference=reference, narrow=nullcontext, tell=tell)
     items = torch.stack([Comparing.count(one) for one in batches]).sum(dim=0)
@@ -133,7 +133,7 @@ def step(
         loss.backward()
         total += float(loss.detach())
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return total, gradients, {name: value / max(float(items[0]), 1) for name, value in told.items()}
+    return total, gradients, {name: float(sum) / max(float(count), 1) for name, (sum, count) in told.items()}
 
 
 def without_notes(batch: dict) -> dict:

@@ -63,7 +63,7 @@ def test_both_losses_are_weighed_and_the_figures_are_those_of_the_pairs() -> Non
     preferred = pair_losses(answers(), dpo).mean().item()
     spoken = (1.0 + 2.0 + 0.5) / 3  # Chosen answers have three tokens.
     assert loss.item() == pytest.approx(2.0 * preferred + 0.5 * spoken)
-    means = dict(zip(FIGURES, (told / 2).tolist(), strict=True))
+    means = dict(zip(FIGURES, (told[0] / told[1]).tolist(), strict=True))
     assert means["rewards_chosen"] == pytest.approx(0.1 * sum(CHOSEN) / 2)
     assert means["rewards_rejected"] == pytest.approx(0.1 * sum(REJECTED) / 2)
     assert means["reward_margin"] == pytest.approx(0.1 * (2.0 - 1.0) / 2)
@@ -74,6 +74,17 @@ def test_both_losses_are_weighed_and_the_figures_are_those_of_the_pairs() -> Non
     assert means["kl"] == pytest.approx(sum(math.exp(-r) - 1 + r for r in ratios) / 7)
     assert means["dpo_loss"] == pytest.approx(preferred)
     assert means["sft_loss"] == pytest.approx(spoken)
+
+
+def test_the_figures_of_a_step_do_not_depend_on_how_it_is_cut_into_batches() -> None:
+    dpo, items = DpoSettings(sft_weight=0.5), torch.tensor([2, 3])
+    _, whole = preference_loss(answers(), dpo, items)
+    parts = []
+    for pair in range(2):
+        mine = pair == ANSWER // 2  # Pairs of unlike length: 4 and 3 tokens of chosen and rejected answers.
+        cut = Answers(policy=POLICY[mine], reference=REFERENCE[mine], answer=ANSWER[mine] - 2 * pair, pairs=1)
+        parts.append(preference_loss(cut, dpo, items)[1])
+    torch.testing.assert_close(sum(parts), whole)
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,20 +10,18 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from os import PathLike
-from typing import Literal
+from typing import Unpack
 
 from llava_next_video.assistant.answers import Answer
 from llava_next_video.assistant.asking import Asking
-from llava_next_video.assistant.loading import default_checkpoint, load_network, refuse_name
-from llava_next_video.assistant.options import options_from
+from llava_next_video.assistant.loading import found_checkpoint, load_network
 from llava_next_video.assistant.reading import Medium, Reader
 from llava_next_video.assistant.reference import Network
+from llava_next_video.assistant.wishes import Wishes, read_wishes
+from llava_next_video.engine import SamplingOptions
 from llava_next_video.errors import LlavaNextVideoError
-from llava_next_video.long_video import ClipLayout, RopeScaling, read_rope
-from llava_next_video.media import Limits, Sampling
+from llava_next_video.media import Limits
 from llava_next_video.processing import LlavaNextVideoProcessor
-
-Rope = RopeScaling | int | float | Literal["auto"] | None
 
 
 class VideoAssistant:
@@ -35,7 +33,7 @@ class VideoAssistant:
     `max_visual_tokens` bounds the visual tokens of a prompt by showing fewer. For long clips `rope` stretches
     the context of one question (a factor, `auto` for the least that fits, or a `RopeScaling`), `layout` makes
     fewer tokens of most frames (`SlowFast`) or puts newlines elsewhere, and `time_instruction` tells the
-    model the seconds of the frames. `sampling` takes the names of transformers' `GenerationConfig`:
+    model the seconds of the frames. The other wishes have the names of transformers' `GenerationConfig`:
     `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`, `stop`, ...; with `n` there are
     several answers to each question, all but the first in `Answer.others`.
     """
@@ -91,11 +89,10 @@ class VideoAssistant:
             ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
             CapacityError: The network cannot fit the memory of the GPU.
         """
-        name = default_checkpoint() if name is None else name
-        refuse_name(name)
-        processor = LlavaNextVideoProcessor.from_pretrained(name)
+        folder = found_checkpoint(name)
+        processor = LlavaNextVideoProcessor.from_pretrained(folder)
         network = load_network(
-            name,
+            folder,
             processor,
             device=device,
             dtype=dtype,
@@ -112,13 +109,7 @@ class VideoAssistant:
         self,
         media: Medium | Sequence[Medium],
         question: str,
-        *,
-        frames: Sampling | int | None = None,
-        max_visual_tokens: int | None = None,
-        rope: Rope = None,
-        layout: ClipLayout | None = None,
-        time_instruction: bool = False,
-        **sampling: object,
+        **wishes: Unpack[Wishes],
     ) -> Answer:
         """Answer one question about one medium or several.
 
@@ -127,122 +118,77 @@ class VideoAssistant:
             CapacityError: Prompt and answer do not fit the model's context.
             SamplingError: An unknown or impossible generation setting.
         """
-        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
-        return next(self._asking.answers([partial(reader.asked, media, question)], options_from(sampling)))
+        reader, options = self._read(wishes)
+        return next(self._asking.answers([partial(reader.asked, media, question)], options))
 
     def ask_many(
         self,
         questions: Iterable[tuple[Medium | Sequence[Medium], str]],
-        *,
-        frames: Sampling | int | None = None,
-        max_visual_tokens: int | None = None,
-        rope: Rope = None,
-        layout: ClipLayout | None = None,
-        time_instruction: bool = False,
-        **sampling: object,
+        **wishes: Unpack[Wishes],
     ) -> Iterator[Answer]:
         """Answers in the order of the questions.
 
         The questions are answered together, as many as the network takes, while the next media are read. An
         error is raised in the place of its answer; later questions are then given up.
         """
-        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
+        reader, options = self._read(wishes)
         prompts = (partial(reader.asked, media, text) for media, text in questions)
-        return self._asking.answers(prompts, options_from(sampling))
+        return self._asking.answers(prompts, options)
 
     def chat(
         self,
         messages: object,
-        *,
-        frames: Sampling | int | None = None,
-        max_visual_tokens: int | None = None,
-        rope: Rope = None,
-        layout: ClipLayout | None = None,
-        time_instruction: bool = False,
-        **sampling: object,
+        **wishes: Unpack[Wishes],
     ) -> Answer:
         """The assistant's next turn in a conversation, spelled as Hugging Face, OpenAI or LLaVA do.
 
         Raises:
             PromptError: The messages cannot be read, or the last one is not the user's.
         """
-        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
-        return next(self._asking.answers([partial(reader.chatted, messages)], options_from(sampling)))
+        reader, options = self._read(wishes)
+        return next(self._asking.answers([partial(reader.chatted, messages)], options))
 
     def chat_each(
         self,
         conversations: Iterable[object],
-        *,
-        frames: Sampling | int | None = None,
-        max_visual_tokens: int | None = None,
-        rope: Rope = None,
-        layout: ClipLayout | None = None,
-        time_instruction: bool = False,
-        **sampling: object,
+        **wishes: Unpack[Wishes],
     ) -> Iterator[Answer | LlavaNextVideoError]:
         """The assistant's next turn in each of many conversations, in their order.
 
         They are answered together, as `ask_many` does; an error stands in the place of its answer, and the
         conversations after it go on.
         """
-        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
+        reader, options = self._read(wishes)
         prompts = (partial(reader.chatted, messages) for messages in conversations)
-        return self._asking.outcomes(prompts, options_from(sampling))
+        return self._asking.outcomes(prompts, options)
 
     def stream(
         self,
         media: Medium | Sequence[Medium],
         question: str,
-        *,
-        frames: Sampling | int | None = None,
-        max_visual_tokens: int | None = None,
-        rope: Rope = None,
-        layout: ClipLayout | None = None,
-        time_instruction: bool = False,
-        **sampling: object,
+        **wishes: Unpack[Wishes],
     ) -> Iterator[str]:
         """The pieces of an answer as they are written; joined they are the text that `ask` gives.
 
         Closing the iterator stops the answer.
         """
-        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
+        reader, options = self._read(wishes)
         prompt = partial(reader.asked, media, question)
-        with closing(self._asking.stream(prompt, options_from(sampling))) as events:
+        with closing(self._asking.stream(prompt, options)) as events:
             yield from (event for event in events if isinstance(event, str))
 
     def stream_chat(
         self,
         messages: object,
-        *,
-        frames: Sampling | int | None = None,
-        max_visual_tokens: int | None = None,
-        rope: Rope = None,
-        layout: ClipLayout | None = None,
-        time_instruction: bool = False,
-        **sampling: object,
+        **wishes: Unpack[Wishes],
     ) -> Generator[str | Answer]:
         """The pieces of the assistant's next turn as they are written, then the whole answer.
 
         Closing the iterator stops the answer.
         """
-        reader = self._reader(frames, max_visual_tokens, rope, layout, time_instruction)
+        reader, options = self._read(wishes)
         prompt = partial(reader.chatted, messages)
-        yield from self._asking.stream(prompt, options_from(sampling))
+        yield from self._asking.stream(prompt, options)
 
-    def _reader(
-        self,
-        frames: Sampling | int | None,
-        max_visual_tokens: int | None,
-        rope: Rope,
-        layout: ClipLayout | None,
-        time_instruction: bool,
-    ) -> Reader:
-        return Reader(
-            processor=self.processor,
-            limits=self.limits,
-            frames=frames,
-            max_visual_tokens=max_visual_tokens,
-            rope=read_rope(rope),
-            layout=layout,
-            time_instruction=time_instruction,
-        )
+    def _read(self, wishes: Wishes) -> tuple[Reader, SamplingOptions]:
+        return read_wishes(wishes, self.processor, self.limits)

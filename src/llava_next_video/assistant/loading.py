@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from os import PathLike
@@ -23,7 +23,7 @@ from llava_next_video.model import (
     with_rope_factor,
 )
 from llava_next_video.model.adapter import Adapter
-from llava_next_video.model.checkpoint import checkpoint_folder, refuse_folder
+from llava_next_video.model.checkpoint import WANTED, checkpoint_folder, refuse_folder
 from llava_next_video.model.configuration import UNTOLD
 from llava_next_video.model.precision import FLOATS, read_dtype
 from llava_next_video.model.quantised import bitsandbytes_config
@@ -38,19 +38,24 @@ def default_checkpoint() -> Path:
     return Path(str(resources.files("llava_next_video"))) / "checkpoint"
 
 
-def refuse_name(name: str | PathLike[str]) -> None:
-    """Raise when no checkpoint can be behind a name, before anything is read or asked of the hub.
+def found_checkpoint(name: str | PathLike[str] | None, files: Sequence[str] = WANTED) -> Path:
+    """The folder behind a name, by default that of the package; one of the hub is fetched first.
 
     Raises:
-        CheckpointError: A folder that holds no checkpoint, or a name that is neither a folder nor owner/name.
+        CheckpointError: A folder that holds no checkpoint, a name that is neither a folder nor owner/name, or
+            the hub does not have it or does not answer.
     """
+    if name is None:
+        return default_checkpoint()
     folder = folder_named(name)
-    if folder is not None:
-        refuse_folder(folder)
+    if folder is None:
+        return checkpoint_folder(name, files)
+    refuse_folder(folder)
+    return folder
 
 
 def load_network(
-    name: str | PathLike[str],
+    folder: Path,
     processor: LlavaNextVideoProcessor,
     *,
     device: str | None,
@@ -83,7 +88,7 @@ def load_network(
         raise ConfigError(f"kv_dtype={kv_dtype!r} is the engine's; leave it out for the reference network")
     usual = torch.float32 if place.type == "cpu" else "auto"
     numbers = FLOATS[wanted] if wanted else usual
-    config = LlavaNextVideoConfig.from_pretrained(name)
+    config = LlavaNextVideoConfig.from_pretrained(folder)
     if rope_factor is not None:
         config = with_rope_factor(config, rope_factor)
     agree_on_placeholders(config, processor)
@@ -104,14 +109,13 @@ def load_network(
             kv_bytes=kv_bytes,
             kv_dtype=stored,
         )
-        folder = checkpoint_folder(name)
         return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
     given: dict[str, object] = {"config": config, "dtype": numbers}
     if few_bits:
         given["device_map"] = {"": place}
     if bits is not None:
         given["quantization_config"] = bitsandbytes_config(bits)
-    model = LlavaNextVideoForConditionalGeneration.from_pretrained(name, **given)
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(folder, **given)
     if extra is not None:
         extra.merge_into(model)
     pad = processor.tokenizer.pad_token_id

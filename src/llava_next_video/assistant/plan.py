@@ -7,9 +7,10 @@ from os import PathLike
 from typing import Literal
 
 from llava_next_video.assistant.answers import Prompt
-from llava_next_video.assistant.loading import default_checkpoint, refuse_name
+from llava_next_video.assistant.loading import found_checkpoint
 from llava_next_video.media import Clip
 from llava_next_video.model import LlavaNextVideoConfig, context_limit, with_rope_factor
+from llava_next_video.model.checkpoint import SMALL
 from llava_next_video.model.configuration import head_width
 from llava_next_video.model.context import (
     chosen_rope,
@@ -87,12 +88,11 @@ class Planner:
             CheckpointError: There is none.
             ConfigError: A factor below 1.
         """
-        name = default_checkpoint() if name is None else name
-        refuse_name(name)
-        config = LlavaNextVideoConfig.from_pretrained(name)
+        folder = found_checkpoint(name, SMALL)
+        config = LlavaNextVideoConfig.from_pretrained(folder)
         if rope_factor is not None:
             config = with_rope_factor(config, rope_factor)
-        return cls(processor=LlavaNextVideoProcessor.from_pretrained(name), config=config)
+        return cls(processor=LlavaNextVideoProcessor.from_pretrained(folder), config=config)
 
     def plan(self, prompt: Prompt, *, new_tokens: int) -> Plan:
         """The plan of a prompt that a `Reader` with the same processor has read.

@@ -75,9 +75,12 @@ class EngineThread:
     Use it in a `with` statement, or call `close`.
     """
 
-    def __init__(self, network: Network, *, name: str = "engine") -> None:
-        """From now on nobody else may call the network."""
+    def __init__(
+        self, network: Network, *, name: str = "engine", before_step: Callable[[], None] = lambda: None
+    ) -> None:
+        """From now on nobody else may call the network; `before_step` is called in the thread."""
         self.network = network
+        self._before_step = before_step
         self._changed = threading.Condition()
         # Guarded by the condition:
         self._inbox: deque[Callable[[], None]] = deque()
@@ -158,6 +161,7 @@ class EngineThread:
     def _run(self) -> None:
         try:
             while self._take_in():
+                self._before_step()
                 for output in self.network.step():
                     if output.request_id in self._numbered:
                         self._hand_out(self._numbered[output.request_id], output)

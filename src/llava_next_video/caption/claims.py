@@ -23,8 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava_next_video.caption.disk import put_if_absent
 from llava_next_video.caption.ledger import STATE
+from llava_next_video.disk import put_if_absent
 
 BEAT_S = 5.0
 LEASE_S = 60.0

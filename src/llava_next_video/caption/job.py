@@ -9,13 +9,13 @@ from pathlib import Path
 
 from llava_next_video.caption.claims import Claims
 from llava_next_video.caption.desk import Desk, Settings
-from llava_next_video.caption.disk import write_whole
 from llava_next_video.caption.figures import Figures
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.ledger import STATE, VIEWS, Ledger
 from llava_next_video.caption.outcome import Model
 from llava_next_video.caption.report import write_report
 from llava_next_video.caption.run import run
+from llava_next_video.disk import write_whole
 from llava_next_video.errors import ConfigError
 
 JOB = "_job.json"

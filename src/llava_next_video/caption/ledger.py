@@ -22,7 +22,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from llava_next_video.caption.disk import put_if_absent, settle, settle_folder, write_whole
 from llava_next_video.caption.row import Row
 from llava_next_video.caption.table import (
     read_ids,
@@ -32,6 +31,7 @@ from llava_next_video.caption.table import (
     write_rows,
     write_table,
 )
+from llava_next_video.disk import put_if_absent, settle, settle_folder, write_whole
 
 STATE = "_state"
 VIEWS = "_jsonl"

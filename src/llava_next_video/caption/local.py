@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llava_next_video.assistant import EngineThread, Ticket, VideoAssistant
-from llava_next_video.assistant.loading import default_checkpoint, refuse_name
+from llava_next_video.assistant.loading import found_checkpoint
 from llava_next_video.assistant.options import options_from
+from llava_next_video.caption.cores import Cores
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.outcome import DescriberGoneError, Model, Said, Seen, Tell
 from llava_next_video.caption.seeing import see_frames
@@ -20,12 +20,11 @@ from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.media import Clip, Sampling
 from llava_next_video.messages import Video, user
-from llava_next_video.model.checkpoint import checkpoint_folder
+from llava_next_video.model.adapter import Adapter
+from llava_next_video.model.fingerprint import whole_fingerprint
 from llava_next_video.processing import LlavaNextVideoProcessor
 
-SAMPLED_BYTES = 1 << 16
 _IN_IDENTITY = ("dtype", "quantize", "kv_dtype")
-SAMPLES = 16
 # Each video comes once: features kept for a second question would only fill memory.
 KEPT_FEATURES = 16 << 20
 
@@ -50,11 +49,13 @@ class LocalModel:
         self._look = look
         if isinstance(assistant.network, Engine):
             assistant.network.features.limit_bytes = KEPT_FEATURES
-        self._thread = EngineThread(assistant.network)
+        self._cores = Cores()
+        self._thread = EngineThread(assistant.network, before_step=self._cores.share)
 
     def see(self, item: Item, decoder: Decoder) -> Seen:
         """Decode the sampled frames."""
-        return see_frames(item, decoder, self._sampling, look=self._look)
+        with self._cores.one_taken():
+            return see_frames(item, decoder, self._sampling, look=self._look)
 
     def ask(self, item: Item, seen: Seen, tell: Tell) -> None:
         """Hand prompt and pixels to the engine; the frames are needed no more."""
@@ -136,7 +137,8 @@ class Recipe:
 
     Attributes:
         checkpoint: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize`, `kv_bytes`, `kv_dtype`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes` and `kv_dtype`, as `VideoAssistant.load`
+            takes them.
     """
 
     checkpoint: str
@@ -168,35 +170,29 @@ def local_model(
 
     Args:
         model: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize`, `kv_bytes`, `kv_dtype`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes` and `kv_dtype`, as `VideoAssistant.load`
+            takes them.
         prompt: What is asked; it stands in the identity only.
         sampling: Which moments the model sees.
         options: Generation settings by name.
         look: Draw what near duplicates are found by.
     """
-    name = default_checkpoint() if model is None else model
-    refuse_name(name)
+    folder, adapter = found_checkpoint(model), weights.get("adapter")
+    if adapter is not None:
+        Adapter.read(Path(str(adapter)))  # refused before anything is written
     recipe = Recipe(
-        checkpoint=str(name), weights=weights, sampling=sampling, options=options_from(options), look=look
+        checkpoint=str(model or folder),
+        weights=weights,
+        sampling=sampling,
+        options=options_from(options),
+        look=look,
     )
     identity = {
-        "weights": weights_digest(checkpoint_folder(name)),
+        "weights": whole_fingerprint(folder),
+        **({} if adapter is None else {"adapter": whole_fingerprint(Path(str(adapter)))}),
         **{name: value for name, value in weights.items() if name in _IN_IDENTITY},
         "prompt": prompt,
         "sampling": dataclasses.asdict(sampling),
         "options": dict(options),
     }
     return Model(name="tiny" if model is None else model, identity=identity, load=recipe.load), recipe
-
-
-def weights_digest(folder: Path) -> str:
-    """What tells one checkpoint from another, wherever it lies: its config and samples of its weights."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for sample in range(SAMPLES):
-                file.seek(size * sample // SAMPLES)
-                digest.update(file.read(SAMPLED_BYTES))
-    return digest.hexdigest()[:16]

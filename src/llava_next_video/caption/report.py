@@ -14,13 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from llava_next_video.caption.disk import write_whole
 from llava_next_video.caption.figures import Figures, estimate, in_words
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.ledger import parts_of
 from llava_next_video.caption.seeing import see_frames
 from llava_next_video.caption.table import read_table
 from llava_next_video.data.decoder import Decoder
+from llava_next_video.disk import write_whole
 from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.media import Clip, Sampling
 from llava_next_video.media.thumbnail import thumbnails

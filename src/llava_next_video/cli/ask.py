@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from llava_next_video.cli.options import Checkpoint, Device, DType, MostFrames, PerSecond, Sampler
+from llava_next_video.cli.options import Checkpoint, Device, DType, LoRA, MostFrames, PerSecond, Sampler
 from llava_next_video.cli.plan import plan_question, plan_text, read_long
 from llava_next_video.cli.remote import ApiKey, Servers, ask_server
 from llava_next_video.cli.told import as_record, notes
@@ -51,6 +51,7 @@ def ask(
         float, typer.Option(help="Choose among the likeliest tokens of this probability.")
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.", show_default="none")] = None,
+    adapter: LoRA = None,
     device: Device = None,
     dtype: DType = None,
     quantize: Annotated[
@@ -135,6 +136,7 @@ def ask(
     if server:
         here: dict[str, object] = {
             "--model": model,
+            "--adapter": adapter,
             "--device": device,
             "--dtype": dtype,
             "--quantize": quantize,
@@ -173,8 +175,12 @@ def ask(
             max_new_tokens=max_new_tokens,
         )
         typer.echo(json.dumps(dataclasses.asdict(planned)) if as_json else plan_text(planned))
+        if not planned.fits:
+            raise typer.Exit(1)
         return
-    assistant = load_assistant(model, device=device, dtype=dtype, quantize=quantize, reference=reference)
+    assistant = load_assistant(
+        model, device=device, dtype=dtype, quantize=quantize, reference=reference, adapter=adapter
+    )
     answer = assistant.ask(
         media, question, frames=sampling, max_visual_tokens=max_visual_tokens, **long, **options
     )
@@ -254,6 +260,7 @@ def load_assistant(
     quantize: str | None = None,
     rope_factor: float | None = None,
     reference: bool = False,
+    adapter: str | None = None,
     kv_bytes: int | None = None,
     kv_dtype: str | None = None,
 ) -> VideoAssistant:
@@ -274,6 +281,7 @@ def load_assistant(
         quantize=quantize,
         rope_factor=rope_factor,
         reference=reference,
+        adapter=adapter,
         kv_bytes=kv_bytes,
         kv_dtype=kv_dtype,
     )

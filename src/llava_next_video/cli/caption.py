@@ -7,13 +7,23 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from llava_next_video.cli.ask import TINY, choose_sampling, quiet, refuse_options
-from llava_next_video.cli.options import Checkpoint, Device, DType, KvDType, MostFrames, PerSecond, Quantize
+from llava_next_video.cli.options import (
+    Checkpoint,
+    Device,
+    DType,
+    KvDType,
+    LoRA,
+    MostFrames,
+    PerSecond,
+    Quantize,
+)
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +72,13 @@ def caption(
         str | None,
         typer.Option(help="Part of the list to do: 2/8 is the second of eight.", show_default="everything"),
     ] = None,
+    near_keys: Annotated[
+        bool,
+        typer.Option(
+            "--near-keys",
+            help="Look at the key frame next to each moment, if one is near: half the decoding.",
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(help="Videos decoded at once, each in a process.")] = 2,
     held_mb: Annotated[int, typer.Option(help="Decoded megabytes that may wait for the model.")] = 1024,
     part_rows: Annotated[int, typer.Option(help="Rows of a part, at most.")] = 1000,
@@ -103,6 +120,7 @@ def caption(
     ray_models: Annotated[
         int, typer.Option(help="With --ray: models, one GPU each where there are any; --workers read.")
     ] = 1,
+    adapter: LoRA = None,
     device: Device = None,
     dtype: DType = None,
     kv_mb: Annotated[
@@ -120,7 +138,11 @@ def caption(
     if dedupe not in DEDUPES:
         raise ConfigError(f"unknown --dedupe {dedupe!r}; known: {', '.join(DEDUPES)}")
     question = _question(prompt, prompt_file)
-    sampling = choose_sampling(None, frames, fps)
+    sampling = replace(choose_sampling(None, frames, fps), near_keys=near_keys)
+    if near_keys and server and send == "video":
+        raise ConfigError(
+            "--near-keys is for frames that are chosen here; --send video leaves that to the server"
+        )
     options: dict[str, object] = {"max_new_tokens": max_tokens, "temperature": temperature, "seed": seed}
     refuse_options(options)
     settings = Settings(
@@ -134,11 +156,12 @@ def caption(
     if shards is not None:
         items = share(items, shards[0] - 1, shards[1])
     kv_bytes = None if kv_mb is None else _positive("kv-mb", kv_mb) << 20
-    weights = {"device": device, "dtype": dtype, "quantize": quantize, "kv_bytes": kv_bytes}
+    weights: dict[str, str | int | None] = {"device": device, "dtype": dtype, "quantize": quantize}
+    weights |= {"adapter": adapter, "kv_bytes": kv_bytes}
     weights |= {} if kv_dtype is None else {"kv_dtype": kv_dtype}
     look = settings.dedupe == "near"
     if server:
-        given = {"device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
+        given = {"adapter": adapter, "device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
         given["kv-dtype"] = kv_dtype
         if refused := [name for name, value in given.items() if value is not None]:
             raise ConfigError(f"--{refused[0]} is the server's business; leave it or --server out")

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from llava_next_video.cli.ask import load_assistant
-from llava_next_video.cli.options import Checkpoint, Device, DType, Frames, Quantize
-from llava_next_video.cli.remote import ApiKey, Servers
+from llava_next_video.cli.options import Checkpoint, Device, DType, Frames, LoRA, Quantize
+from llava_next_video.cli.remote import ApiKey, Servers, refuse_here
 
 
 def chat(
@@ -26,6 +26,7 @@ def chat(
     system: Annotated[
         str | None, typer.Option(help="What to tell the model first.", show_default="nothing")
     ] = None,
+    adapter: LoRA = None,
     device: Device = None,
     dtype: DType = None,
     quantize: Quantize = None,
@@ -36,9 +37,11 @@ def chat(
 
     talker: Talker
     if server:
+        here = {"--model": model, "--adapter": adapter, "--device": device, "--dtype": dtype}
+        refuse_here({**here, "--quantize": quantize})
         talker = Remote(server, api_key)
     else:
-        talker = Local(load_assistant(model, device=device, dtype=dtype, quantize=quantize))
+        talker = Local(load_assistant(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter))
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its history
     options: dict[str, object] = {"max_new_tokens": max_new_tokens, "temperature": temperature}

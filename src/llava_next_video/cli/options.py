@@ -23,6 +23,10 @@ Sampler = Annotated[
     str | None,
     typer.Option(help="Which moments: uniform, linspace or fps.", show_default="uniform; fps with --fps"),
 ]
+LoRA = Annotated[
+    str | None,
+    typer.Option("--adapter", help="Folder with LoRA weights to add (train sft, PEFT).", show_default="none"),
+]
 Device = Annotated[str | None, typer.Option(help="Torch device.", show_default="GPU if any")]
 DType = Annotated[
     str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="what is fastest here")

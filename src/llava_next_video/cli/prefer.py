@@ -84,7 +84,7 @@ def prefer(
     if attempts < 1:
         raise ConfigError(f"--attempts is {attempts}; expected at least 1")
     server = judge_server(judge, judge_model, timeout, known=JUDGES)
-    name = model or "default"
+    name = _version(model)
     sampled = Sampled(
         model=name,
         answers=answers,
@@ -118,3 +118,14 @@ def prefer(
     )
     typer.echo(summary.text, err=True)
     typer.echo(summary.path)
+
+
+def _version(model: str | None) -> str:
+    """The model's name with what tells its weights, which may change in place; a hub name is enough."""
+    from llava_next_video.assistant.loading import found_checkpoint
+    from llava_next_video.checkpoint_name import folder_named
+    from llava_next_video.model.fingerprint import whole_fingerprint
+
+    if model is not None and folder_named(model) is None:
+        return model
+    return f"{model or 'default'} {whole_fingerprint(found_checkpoint(model))}"

@@ -26,6 +26,16 @@ ApiKey = Annotated[
 ]
 
 
+def refuse_here(flags: Mapping[str, object]) -> None:
+    """Raise when a flag was given that is for a model of this process, beside `--server`.
+
+    Raises:
+        ConfigError: Its name.
+    """
+    if given := [flag for flag, value in flags.items() if value]:
+        raise ConfigError(f"{given[0]} is for a model that is loaded here; leave it out with --server")
+
+
 def ask_server(
     servers: Sequence[str],
     media: Sequence[str],
@@ -44,8 +54,7 @@ def ask_server(
         ConfigError: A flag that a server does not take, or no server.
         MediaError: A medium that is no file.
     """
-    if given := [flag for flag, value in not_for_servers.items() if value]:
-        raise ConfigError(f"{given[0]} is for a model that is loaded here; leave it out with --server")
+    refuse_here(not_for_servers)
     if sampling.how == "linspace":
         raise ConfigError("--sampler linspace is not known to servers; leave it out with --server")
     from llava_next_video.cli.talkers import fields

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_next_video.cli.ask import load_assistant
-from llava_next_video.cli.options import Checkpoint, Device, DType, KvDType, Quantize, RopeFactor
+from llava_next_video.cli.options import Checkpoint, Device, DType, KvDType, LoRA, Quantize, RopeFactor
 from llava_next_video.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def serve(
     decoders: Annotated[
         int | None, typer.Option(help="Processes that fetch and decode.", show_default="one a core")
     ] = None,
+    adapter: LoRA = None,
     device: Device = None,
     dtype: DType = None,
     quantize: Quantize = None,
@@ -99,6 +100,7 @@ def serve(
         **more,
     )
     load: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize, "kv_dtype": kv_dtype}
+    load["adapter"] = adapter
     load |= {"rope_factor": rope_factor, "kv_bytes": None if cache_mib is None else cache_mib * MEBIBYTE}
     address = f"http://{host}:{port} serves {settings.model_name}"
     if ray is not None:

@@ -10,14 +10,20 @@ if TYPE_CHECKING:
 
 
 def notes(answer: Answer) -> list[str]:
-    """What a reader of the answer should know about the media: clips that break off."""
+    """What a reader of the answer should know about the media: clips cut off, or short of frames."""
     from llava_next_video.media import Clip
 
-    return [
-        f"{seen.name} breaks off after {seen.duration_s or 0:.1f} s of the {seen.claimed_s:.1f} s that its "
+    clips = [seen for seen in answer.seen if isinstance(seen, Clip)]
+    short = [
+        f"{clip.name} has {clip.frame_count} frames, all looked at; {clip.sampling.frames} were asked for"
+        for clip in clips
+        if clip.sampling.how != "fps" and len(clip.frames) == clip.frame_count < clip.sampling.frames
+    ]
+    return short + [
+        f"{clip.name} breaks off after {clip.duration_s or 0:.1f} s of the {clip.claimed_s:.1f} s that its "
         "container promises; the answer is about what is there"
-        for seen in answer.seen
-        if isinstance(seen, Clip) and seen.claimed_s is not None
+        for clip in clips
+        if clip.claimed_s is not None
     ]
 
 

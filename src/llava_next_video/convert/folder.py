@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llava_next_video.disk import settle_folder, settle_tree
 from llava_next_video.errors import CheckpointError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -37,9 +38,11 @@ def new_folder(out: Path, *, size_bytes: int = 0) -> Iterator[Path]:
                 "name a folder on another disk"
             )
         yield partial
+        settle_tree(partial)
         if out.exists():
             out.rmdir()
         partial.rename(out)
+        settle_folder(out.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:

@@ -13,6 +13,7 @@ import sys
 from multiprocessing.connection import Connection, Pipe
 from typing import cast
 
+from llava_next_video.data.handover import give, take
 from llava_next_video.data.record import Slice, source_name
 from llava_next_video.errors import LlavaNextVideoError, MediaError
 from llava_next_video.media import (
@@ -70,7 +71,7 @@ class Decoder:
             if not line.poll(self.timeout_s):
                 self.close()
                 raise MediaError(f"{name}: not decoded within {self.timeout_s:g} s; the decoder was stopped")
-            answer = line.recv()
+            answer = cast(Decoded | LlavaNextVideoError, take(line))
         except (EOFError, OSError) as error:
             code = self._child.wait(timeout=5) if self._child is not None else None
             self.close()
@@ -125,7 +126,7 @@ def serve(descriptor: int) -> None:
             wanted = line.recv()
         except EOFError:
             return
-        line.send(_decoded(*wanted))
+        give(line, _decoded(*wanted))
 
 
 def _decoded(

@@ -86,7 +86,8 @@ def _on_cpu(parts: Parts, pages: int) -> Runner:
         head_width=decoder.head_width,
         pages=pages,
         page_tokens=settings.page_tokens,
-        dtype=decoder.dtype,
+        dtype=decoder.store_dtype,
         share=settings.share_prefixes,
+        kernels=decoder.kernels,
     )
     return Runner(decoder, attention, parts.sampler, parts.batched)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llava_next_video.engine.grouping import runs, shared_pages
+from llava_next_video.engine.native import Kernels, looks
 from llava_next_video.engine.scheduler import Chunk
 
 _SHARED_PAGES = 4  # a shorter common run is cheaper to look at one by one
@@ -27,12 +28,14 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 class _Part:
     """Some rows of the step and what they look at.
 
-    `slots` is a range, a list, or one list for each row (then with a mask); None: themselves, causally.
+    `slots` is a range, a list, or one list for each row (then with a mask); None: themselves, causally. With
+    `causal` the last row sees all of a range, each one before it one less.
     """
 
     rows: slice | Tensor
     slots: slice | Tensor | None
     mask: Tensor | None = None
+    causal: bool = False
     fresh: bool = False  # the first part of all its rows
 
 
@@ -40,11 +43,12 @@ class _Part:
 class Plan:
     """What one step attends to, the same for all layers with one window.
 
-    `alone` are single tokens that look at one range of slots, as (row, begin, end): most of the work$
-    of a step that generates, done in as few operations as possible.
+    `alone` are single tokens that look at one range of slots, as (row, begin, end): most of the work
+    of a step that generates, done in as few operations as possible; `looks` are the same for the kernels.
     """
 
     alone: list[tuple[int, int, int]] = field(default_factory=list)
+    looks: Tensor | None = None
     parts: list[_Part] = field(default_factory=list)
 
 
@@ -62,11 +66,13 @@ class CpuAttention:
         page_tokens: int,
         dtype: torch.dtype,
         share: bool,
+        kernels: Kernels | None = None,
     ) -> None:
         self.windows = list(windows)
         self.heads, self.key_value_heads, self.head_width = heads, key_value_heads, head_width
         self.page_tokens = page_tokens
         self.share = share
+        self.kernels = kernels
         # Heads before slots, so that what one head reads lies in a row. Untouched pages cost no memory.
         shape = (len(self.windows), 2, key_value_heads, pages * page_tokens, head_width)
         self.store = torch.empty(shape, dtype=dtype)
@@ -103,20 +109,21 @@ class CpuAttention:
         if isinstance(self._slots, slice):
             store[:, :, self._slots] = written
         else:
-            store.index_copy_(2, self._slots, written)
+            store.index_copy_(2, self._slots, written.to(store.dtype))
         keys, values = keys_values.chunk(2, dim=1)
         plan = self._plans[self.windows[layer]]
-        found = self._attend_alone(plan.alone, store, queries)
+        found = self._attend_alone(plan, store, queries)
         if not plan.parts:
             return found
         if len(plan.parts) == 1 and not plan.alone and isinstance(plan.parts[0].rows, slice):
-            return self._attend_part(plan.parts[0], store, queries, keys, values)[0]
+            return self._attend_part(plan.parts[0], store, queries, keys, values)[0].to(queries.dtype)
         out = torch.empty_like(queries, memory_format=torch.contiguous_format)
         sums = torch.empty(queries.shape[:2])
         if plan.alone:
             out[[row for row, _, _ in plan.alone]] = found
         for part in plan.parts:
             found, found_sums = self._attend_part(part, store, queries, keys, values)
+            found = found.to(queries.dtype)
             if not part.fresh:
                 old_sums = sums[part.rows]
                 share = torch.sigmoid(found_sums - old_sums)[..., None].to(found.dtype)
@@ -126,15 +133,16 @@ class CpuAttention:
             sums[part.rows] = found_sums
         return out
 
-    def _attend_alone(
-        self, alone: Sequence[tuple[int, int, int]], store: Tensor, queries: Tensor
-    ) -> Float[Tensor, "rows heads width"]:
-        if not alone:
+    def _attend_alone(self, plan: Plan, store: Tensor, queries: Tensor) -> Float[Tensor, "rows heads width"]:
+        if not plan.alone:
             return queries[:0]
+        if self.kernels is not None and plan.looks is not None:
+            return self.kernels.attend_alone(queries, store, plan.looks)
         asked = queries.view(queries.shape[0], 1, self.key_value_heads, -1, self.head_width)
         key, value = store[0][None], store[1][None]
         found = [
-            _flash(asked[row], key[:, :, begin:end], value[:, :, begin:end])[0] for row, begin, end in alone
+            _flash(asked[row], key[:, :, begin:end], value[:, :, begin:end])[0]
+            for row, begin, end in plan.alone
         ]
         return torch.cat(found).view(-1, self.heads, self.head_width)
 
@@ -144,6 +152,16 @@ class CpuAttention:
         """Attention of the part's rows and the logs of their sums, rows x heads (x width)."""
         picked = queries[part.rows]
         rows = len(picked)
+        if self.kernels is not None and part.mask is None:
+            if part.slots is None:
+                seen = [side[part.rows].transpose(0, 1) for side in (keys, values)]
+            else:
+                seen = list(_seen(store, part.slots))
+            causal = part.causal or part.slots is None
+            found, sums = self.kernels.attend(picked, *seen, causal=causal)
+            assert sums is not None
+            return found, sums
+        picked = picked.to(store.dtype)
         asked = picked.reshape(rows, self.key_value_heads, -1, self.head_width)
         if part.slots is None or (part.mask is not None and part.mask.dim() == 2):
             return self._by_mask(part, asked, store, keys, values)
@@ -192,7 +210,7 @@ class CpuAttention:
             chunk = chunks[index]
             end = chunk.start + (chunk.count == 1)  # a single token sees itself in its page
             ranges = runs(chunk.request.pages, covered[index], end, self.page_tokens)
-            long = end - covered[index] > _SHORT_TOKENS or tokens == 1
+            long = end - covered[index] > _SHORT_TOKENS or tokens == 1 or self.kernels is not None
             if chunk.count == 1 and not covered[index] and len(ranges) == 1 and long:
                 plan.alone.append((begins[index], *ranges[0]))
                 continue
@@ -200,6 +218,14 @@ class CpuAttention:
                 short.append(index)
                 continue
             rows = slice(begins[index], begins[index] + chunk.count)
+            if self.kernels is not None and chunk.count > 1:
+                through = runs(
+                    chunk.request.pages, covered[index], chunk.start + chunk.count, self.page_tokens
+                )
+                if len(through) == 1:
+                    fresh = not covered[index]
+                    plan.parts.append(_Part(rows=rows, slots=slice(*through[0]), causal=True, fresh=fresh))
+                    continue
             self._add_ranges(plan, rows, ranges, fresh=not covered[index])
             if chunk.count > 1:
                 plan.parts.append(_Part(rows=rows, slots=None, fresh=not covered[index] and not ranges))
@@ -207,6 +233,7 @@ class CpuAttention:
             few = [index for index in short if (covered[index] > 0) is among_shared]
             if few:
                 plan.parts.append(self._short(chunks, few, begins, covered))
+        plan.looks = looks(plan.alone) if self.kernels is not None else None
         return plan
 
     def _add_shared(

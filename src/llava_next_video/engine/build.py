@@ -10,6 +10,7 @@ import torch
 from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.linear import chosen_dtype
 from llava_next_video.engine.memory import refuse_too_large
+from llava_next_video.engine.native import chosen_kernels
 from llava_next_video.engine.rope import longest_context
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.sampler_batched import BatchedSampler
@@ -56,6 +57,7 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
         )
     config = adopted(model.config)
     dtype = chosen_dtype(settings.dtype, device, settings.quantize)
+    kernels = chosen_kernels(settings.native, device, dtype, settings.quantize)
     inner = model.model
     longest = longest_context(inner.language_model.rotary_emb, context_limit(config))
     if settings.context is not None and settings.context > longest:
@@ -72,6 +74,7 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
             device=device,
             dtype=dtype,
             quantize=settings.quantize if device.type == "cpu" else "none",
+            kernels=kernels,
         )
         decoder = Decoder(
             inner.language_model,
@@ -83,6 +86,7 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
             dtype=dtype,
             quantize=settings.quantize,
             few_rows=settings.few_rows,
+            kernels=kernels,
         )
     weights.release(model)  # the layers behind the last one that is looked at, too
     ends = model.generation_config.eos_token_id

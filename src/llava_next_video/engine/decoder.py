@@ -16,7 +16,10 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from llava_next_video.engine.between import gated
 from llava_next_video.engine.linear import linear
+from llava_next_video.engine.linear_wide import WideLinear
+from llava_next_video.engine.native import Int8Kernels, Kernels, Kind, Norm, Raw
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import FewRows, Quantize
@@ -64,6 +67,7 @@ class Decoder:
         dtype: torch.dtype,
         quantize: Quantize,
         few_rows: FewRows = "torch",
+        kernels: Kernels | None = None,
     ) -> None:
         config: Any = text.config
         if config.model_type not in FAMILIES:
@@ -78,7 +82,8 @@ class Decoder:
         self.epsilon = config.rms_norm_eps
         self.windows = _windows(config)
         self.vocabulary = head.weight.shape[0]
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.kernels = device, dtype, kernels
+        self.store_dtype = dtype if kernels is None else torch.bfloat16
         self.context = context
         self.rope = Rope(
             text.rotary_emb, config, head_width=self.head_width, scalings=scalings, device=device
@@ -90,7 +95,9 @@ class Decoder:
         self.norm = text.norm.weight.detach().to(device, dtype)
         bias = None if head.bias is None else head.bias.detach().to(device, dtype)
         narrow = quantize if device.type == "cpu" else "none"  # on a GPU few bits save little here
-        self.head = linear([head.weight.detach().to(device, dtype)], [bias], narrow, few_rows=few_rows)
+        self.head = linear(
+            [head.weight.detach().to(device, dtype)], [bias], narrow, kernels=kernels, few_rows=few_rows
+        )
         for module in (text.embed_tokens, head, text.norm):
             weights.release(module)
         self.layers = []
@@ -111,7 +118,7 @@ class Decoder:
                 matrices[index] = interleaved(matrices[index], self.head_width)
                 bias = biases[index]
                 biases[index] = None if bias is None else interleaved(bias, self.head_width)
-            return linear(matrices, biases, quantize, few_rows=few_rows)
+            return linear(matrices, biases, quantize, kernels=self.kernels, few_rows=few_rows)
 
         return Layer(
             norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.dtype),
@@ -153,11 +160,19 @@ class Decoder:
                     return hidden[:0]
                 attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
             hidden = layer.attention_out.onto(attended, hidden)
-            inner = layer.gate_up.gated_after_norm(
-                hidden, layer.norm_before_mlp, self.epsilon, self.activation
-            )
-            hidden = layer.down.onto(inner, hidden)
+            hidden = self._mlp(layer, hidden)
         return hidden
+
+    def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
+        gate_up, down, norm = layer.gate_up, layer.down, layer.norm_before_mlp
+        if isinstance(gate_up, Int8Kernels) and isinstance(down, Int8Kernels) and self.activation is F.silu:
+            raw = gate_up.raw(Raw(hidden), Kind.RMS_NORM, Norm(norm, self.epsilon))
+            return down.onto_raw(raw, Kind.GATED_SILU, hidden)
+        if isinstance(gate_up, WideLinear):
+            inner = gate_up.gated_after_norm(hidden, norm, self.epsilon, self.activation)
+        else:
+            inner = gated(gate_up.after_norm(hidden, norm, self.epsilon), self.activation)
+        return down.onto(inner, hidden)
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits of the next token, in float32."""

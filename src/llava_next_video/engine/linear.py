@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
-from llava_next_video.engine.between import gated, normed, root_mean_square
+from llava_next_video.engine.between import normed, root_mean_square
 from llava_next_video.engine.linear_cuda import NARROW, refuse_narrow
 from llava_next_video.engine.linear_wide import WideLinear
+from llava_next_video.engine.native import Int8Kernels, Kernels
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.settings import DType, FewRows, Quantize
 from llava_next_video.errors import ConfigError
@@ -43,21 +44,47 @@ class FloatLinear:
         """The product for each row after an RMS norm."""
         return self(normed(x, weight, epsilon))
 
-    def gated_after_norm(
-        self,
-        x: Float[Tensor, "rows width"],
-        weight: Float[Tensor, " width"],
-        epsilon: float,
-        activation: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, "rows half"]:
-        """The activation of the first half of the product after an RMS norm, times its second half."""
-        return gated(self.after_norm(x, weight, epsilon), activation)
-
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
         """`sum` with the product of each row added; the sum itself is rounded once."""
         return sum.addmm_(x, self.turned) if self.bias is None else sum.add_(self(x))
+
+
+class PackedLinear:
+    """The same in bfloat16, with the weights in the order that oneDNN likes best."""
+
+    def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+        self.multiplications, self.weight_bytes = weight.numel(), weight.nbytes
+        self.bias = bias
+
+    @staticmethod
+    def suits(weight: Tensor) -> bool:
+        """Whether oneDNN multiplies such weights here."""
+        return (
+            weight.dtype is torch.bfloat16
+            and weight.device.type == "cpu"
+            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
+
+    def __call__(self, x: Float[Tensor, "rows width"], after: str = "none") -> Float[Tensor, "rows out"]:
+        """The product for each row, after which oneDNN may take an activation along (`swish`)."""
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, after, [], "")
+        return found
+
+    def after_norm(
+        self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
+    ) -> Float[Tensor, "rows out"]:
+        """The product for each row after an RMS norm."""
+        return self(normed(x, weight, epsilon))
+
+    def onto(
+        self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
+    ) -> Float[Tensor, "rows out"]:
+        """`sum` with the product of each row added."""
+        return sum.add_(self(x))
 
 
 class Int8Linear:
@@ -98,16 +125,6 @@ class Int8Linear:
         out, unit = self._products(x * weight)
         unit.div_(root_mean_square(x, epsilon))
         return out.mul_(unit) if self.bias is None else torch.addcmul(self.bias, out, unit, out=out)
-
-    def gated_after_norm(
-        self,
-        x: Float[Tensor, "rows width"],
-        weight: Float[Tensor, " width"],
-        epsilon: float,
-        activation: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, "rows half"]:
-        """The activation of the first half of the product after an RMS norm, times its second half."""
-        return gated(self.after_norm(x, weight, epsilon), activation)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
@@ -166,11 +183,14 @@ def linear(
     biases: Sequence[Tensor | None],
     quantize: Quantize,
     zero_point: int = _MIDDLE,
+    kernels: Kernels | None = None,
+    out_dtype: torch.dtype = torch.float32,
     few_rows: FewRows = "torch",
 ) -> Product:
     """One product for several weights with a common input; missing biases count as zero.
 
-    `few_rows` says who multiplies them on a GPU.
+    `out_dtype` is what 8-bit products come in where `kernels` put their scales on; `few_rows` says who
+    multiplies a few rows on a GPU.
     """
     weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
     bias = None
@@ -178,8 +198,14 @@ def linear(
         parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
         bias = parts[0] if len(parts) == 1 else torch.cat(parts)
     if quantize == "none":
-        return WideLinear(weight, bias, few_rows) if weight.is_cuda else FloatLinear(weight, bias)
+        if weight.is_cuda:
+            return WideLinear(weight, bias, few_rows)
+        return PackedLinear(weight, bias) if PackedLinear.suits(weight) else FloatLinear(weight, bias)
     if weight.device.type == "cpu":
+        if kernels is not None:
+            rows, scale = quantized_rows(weight.float())
+            bias = None if bias is None else bias.float()
+            return Int8Kernels(kernels, rows, scale.squeeze(1), bias, zero_point, out_dtype)
         return Int8Linear(weight, bias, zero_point)
     return NARROW[quantize](weight, bias)
 

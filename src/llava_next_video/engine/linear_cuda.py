@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from llava_next_video.engine.between import gated, normed
+from llava_next_video.engine.between import normed
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.settings import DType, Quantize
 from llava_next_video.errors import ConfigError
@@ -57,16 +57,6 @@ class NarrowLinear:
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
         return self(normed(x, weight, epsilon))
-
-    def gated_after_norm(
-        self,
-        x: Float[Tensor, "rows width"],
-        weight: Float[Tensor, " width"],
-        epsilon: float,
-        activation: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, "rows half"]:
-        """The activation of the first half of the product after an RMS norm, times its second half."""
-        return gated(self.after_norm(x, weight, epsilon), activation)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]

@@ -77,7 +77,7 @@ def page_bytes(decoder: Decoder, settings: EngineSettings) -> int:
         layers=len(decoder.layers),
         key_value_heads=decoder.key_value_heads,
         head_width=decoder.head_width,
-        dtype=stored_dtype(settings, decoder.dtype),
+        dtype=stored_dtype(settings, decoder.store_dtype),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -28,15 +27,6 @@ class Product(Protocol):
         self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm; `x` stays."""
-
-    def gated_after_norm(
-        self,
-        x: Float[Tensor, "rows width"],
-        weight: Float[Tensor, " width"],
-        epsilon: float,
-        activation: Callable[[Tensor], Tensor],
-    ) -> Float[Tensor, "rows half"]:
-        """The activation of the first half of that product, times its second half; `x` stays."""
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]

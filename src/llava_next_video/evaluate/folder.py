@@ -14,12 +14,12 @@ import fcntl
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llava_next_video.disk import write_whole
 from llava_next_video.errors import ConfigError, DataError
 from llava_next_video.evaluate.items import Item
 from llava_next_video.evaluate.manifest import Manifest, refuse_change
@@ -69,11 +69,10 @@ def begin(folder: Path, manifest: Manifest, questions: Iterable[tuple[Item, Sequ
         ConfigError: It was begun with another one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    put_once(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", replace=False)
     refuse_change(read_manifest(folder), json.loads(json.dumps(manifest)), folder)
-    put_once(
-        folder / QUESTIONS, "".join(_line({**asdict(item), "prompts": said}) for item, said in questions)
-    )
+    asked = "".join(_line({**asdict(item), "prompts": said}) for item, said in questions)
+    write_whole(folder / QUESTIONS, asked, replace=False)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -128,34 +127,6 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def put_once(path: Path, text: str) -> None:
-    """Write a file whole, where there is none; of several who try, one does."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        _write(draft, text)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def put(path: Path, text: str) -> None:
-    """Write a file whole, over an older one."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        _write(draft, text)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _line(values: object) -> str:

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from llava_next_video.disk import write_whole
 from llava_next_video.errors import ConfigError
-from llava_next_video.evaluate.folder import Line, put, read_log, read_manifest, read_questions
+from llava_next_video.evaluate.folder import Line, read_log, read_manifest, read_questions
 from llava_next_video.evaluate.items import Item
 from llava_next_video.evaluate.manifest import Manifest, lines, refuse_change
 from llava_next_video.evaluate.parsers import PARSERS, refuse_parser
@@ -133,8 +134,8 @@ def score(folders: Sequence[Path], *, parser: str | None = None) -> Report:
         letterless=tuple(one["id"] for one in scored if one.get("letter") == ""),
     )
     if parser is None:
-        put(folders[0] / ITEMS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in scored))
-        put(folders[0] / REPORT, json.dumps(report.as_record(), indent=1, ensure_ascii=False) + "\n")
+        write_whole(folders[0] / ITEMS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in scored))
+        write_whole(folders[0] / REPORT, json.dumps(report.as_record(), indent=1, ensure_ascii=False) + "\n")
     return report
 
 

@@ -27,9 +27,9 @@ class Clip:
     source, the same for the same bytes under any name.
     """
 
-    frames: Frames
-    times_s: tuple[float, ...]
-    indices: tuple[int, ...]
+    frames: Frames = field(repr=False)
+    times_s: tuple[float, ...] = field(repr=False)
+    indices: tuple[int, ...] = field(repr=False)
     sampling: Sampling
     duration_s: float | None
     frame_count: int
@@ -44,7 +44,7 @@ class Clip:
 class Picture:
     """One still picture, upright, in RGB; `key` is the SHA-256 of its source."""
 
-    image: Image.Image
+    image: Image.Image = field(repr=False)
     key: bytes = field(repr=False)
     name: str
     size: Size

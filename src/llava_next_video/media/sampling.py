@@ -17,7 +17,9 @@ class Sampling:
     """How to choose frames: evenly (`uniform`, `linspace`) or so many a second (`fps`).
 
     `frames` is how many are wanted; for `fps` it is the most that are taken, and a clip with more
-    candidates gets that many, spread from its first to its last frame.
+    candidates gets that many, spread from its first to its last frame. With `near_keys` a moment of a video
+    file moves to the key frame next to it, which is several times quicker to decode, if that is nearer than
+    half the way to the next moment.
 
     Raises: ConfigError for counts and rates that are not positive, or a rate that would be ignored.
     """
@@ -25,6 +27,7 @@ class Sampling:
     how: How = "uniform"
     frames: int = 8
     per_second: float | int | None = None
+    near_keys: bool = False
 
     def __post_init__(self) -> None:
         if self.how not in get_args(How):
@@ -86,6 +89,23 @@ def moments(frame_count: int, sampling: Sampling, frames_per_second: float | int
         if len(candidates) <= sampling.frames:
             return list(candidates)
     return np.linspace(0, frame_count - 1, wanted, dtype=int).tolist()
+
+
+def moved_to_keys(indices: Sequence[int], keys: Sequence[int]) -> list[int]:
+    """The frames to look at, those near a key frame moved to it; rising and without repeats, as before.
+
+    >>> moved_to_keys([0, 75, 150, 225], keys=[0, 60, 120, 180, 240])
+    [0, 60, 120, 240]
+    >>> moved_to_keys([0, 10, 20, 30], keys=[0, 25])
+    [0, 10, 20, 30]
+    """
+    wanted, there = np.asarray(indices), np.asarray(keys)
+    right = np.clip(np.searchsorted(there, wanted), 1, max(1, len(there) - 1))
+    after = there[np.minimum(right, len(there) - 1)]
+    before = there[right - 1]
+    nearest = np.where(wanted - before <= after - wanted, before, after)
+    apart = np.diff(wanted).min() if len(wanted) > 1 else np.inf
+    return np.where(2 * abs(nearest - wanted) < apart, nearest, wanted).tolist()
 
 
 def moments_in_time(times_s: Sequence[float], sampling: Sampling) -> list[int]:

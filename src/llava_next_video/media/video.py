@@ -22,7 +22,7 @@ from llava_next_video.media.decode import PlannedDecoder, Run, plan, whole_frame
 from llava_next_video.media.frames import Roll
 from llava_next_video.media.index import NO_TIME, PacketIndex, index_packets
 from llava_next_video.media.limits import Limits
-from llava_next_video.media.sampling import Sampling
+from llava_next_video.media.sampling import Sampling, moved_to_keys
 from llava_next_video.media.source import Opened
 from llava_next_video.media.view import second_view
 
@@ -83,6 +83,8 @@ def _read_planned(
     clock = clock_of(index.pts[index.shown], _time_base(stream), index.last_duration, stream.average_rate)
     clock.check(source.name, limits)
     indices = clock.choose(sampling)
+    if sampling.near_keys:
+        indices = moved_to_keys(indices, np.flatnonzero(index.key[index.shown]).tolist())
     roll = Roll(len(indices), source.name, limits)
     runs = plan(index, index.shown[indices].tolist())
     whole, decoded = _decode_runs(container, stream, index, runs, roll, source, limits)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 
 from llava_next_video.checkpoint_name import folder_named
@@ -20,7 +21,9 @@ from llava_next_video.errors import CheckpointError
 MODEL_TYPE = "llava_next_video"
 IMAGE_MODEL_TYPE = "llava_next"
 """The same network, trained on pictures alone; it is loaded, too, and looks at clips zero-shot."""
-WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+SMALL = ("*.json", "*.jinja", "*.model", "*.txt")
+"""The files of a checkpoint that prompts are made with."""
+WANTED = (*SMALL, "*.safetensors")
 """The files of a checkpoint that loading looks at."""
 
 
@@ -37,8 +40,20 @@ def checkpoint_folder(name: str | PathLike[str], files: Sequence[str] | None = W
     folder = folder_named(name)
     if folder is not None:
         return folder
-    with named_failures(str(name)):
+    try:
         return Path(snapshot_download(str(name), allow_patterns=None if files is None else list(files)))
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is no folder here and was never fetched, and the hub does not answer; give a folder, or "
+            f"fetch it where there is a connection: hf download {name}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name} is no folder here, and the hub shows you none of that name; check it, or log in with "
+            "`hf auth login`"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{name} cannot be fetched: {' '.join(str(error).split())}") from error
 
 
 def refuse_folder(folder: Path) -> None:

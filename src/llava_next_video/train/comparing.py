@@ -44,12 +44,12 @@ class Reference(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparing:
-    """The objective: a batch of pairs to a loss; `tell` gets sums of `FIGURES` and the number of pairs."""
+    """The objective: a batch of pairs to a loss; `tell` gets each of `FIGURES` as a sum and a count."""
 
     dpo: DpoSettings
     reference: Reference
     narrow: Callable[[], AbstractContextManager[object]]
-    tell: Callable[[Mapping[str, Tensor], int], None]
+    tell: Callable[[Mapping[str, Tensor]], None]
 
     def __call__(self, model: nn.Module, batch: Batch, items: Tensor | int) -> Float[Tensor, ""]:
         """The loss of one batch, as its share of the step that `items` counts (see `count`)."""
@@ -65,7 +65,7 @@ class Comparing:
         )
         total = torch.as_tensor(items, device=answers.policy.device)
         loss, told = preference_loss(answers, self.dpo, total)
-        self.tell(dict(zip(FIGURES, told, strict=True)), answers.pairs)
+        self.tell(dict(zip(FIGURES, told.unbind(1), strict=True)))
         return loss
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import reduce
+from jaxtyping import Float
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -38,7 +39,6 @@ class Journal(TrainerCallback):
         self.tokens = 0
         self.dropped: set[str] = set()
         self._told: dict[str, Tensor] = {}
-        self._told_of = 0
         self._since = time.perf_counter()
 
     def count(self, *, samples: int, tokens: int, dropped: Sequence[Dropped]) -> None:
@@ -53,10 +53,9 @@ class Journal(TrainerCallback):
                 with (self.output / DROPPED).open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"ids": new, "reason": lost.reason}) + "\n")
 
-    def tell(self, sums: Mapping[str, Tensor], count: int) -> None:
-        """Take note of figures of one batch, each a sum over so many of its items."""
-        self._told = {name: self._told.get(name, 0) + value for name, value in sums.items()}
-        self._told_of += count
+    def tell(self, figures: Mapping[str, Float[Tensor, "2"]]) -> None:
+        """Take note of figures of one batch: each a sum, and over how many things."""
+        self._told = {name: self._told.get(name, 0) + figure for name, figure in figures.items()}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -115,11 +114,11 @@ class Journal(TrainerCallback):
         """Means of what was told since the last line, over all processes."""
         if not self._told:
             return {}
-        names, values = list(self._told), list(self._told.values())
-        sums = torch.stack([*values, torch.tensor(float(self._told_of), device=values[0].device)])
-        *totals, count = reduce(sums, "sum").tolist()
-        self._told, self._told_of = {}, 0
-        return {name: round(total / max(count, 1), 6) for name, total in zip(names, totals, strict=True)}
+        figures = reduce(torch.stack(list(self._told.values())), "sum").tolist()
+        names, self._told = list(self._told), {}
+        return {
+            name: round(total / max(count, 1), 6) for name, (total, count) in zip(names, figures, strict=True)
+        }
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -25,7 +25,7 @@ FIGURES = (
     "dpo_loss",
     "sft_loss",
 )
-"""What a batch tells, in this order; each is a mean over pairs, `kl` over answer tokens."""
+"""What a batch tells, in this order: means over pairs; over tokens are `kl` and `sft_loss`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,8 @@ def pair_losses(answers: Answers, dpo: DpoSettings) -> Float[Tensor, " pairs"]:
 
 def preference_loss(
     answers: Answers, dpo: DpoSettings, items: Float[Tensor, "2"] | Int[Tensor, "2"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, " figures"]]:
-    """A batch's share of the loss of its step, and the sums of `FIGURES` over its pairs.
+) -> tuple[Float[Tensor, ""], Float[Tensor, "2 figures"]]:
+    """A batch's share of the loss of its step, and its `FIGURES`: their sums, and over how many.
 
     `items` has the pairs of the whole step and the tokens of its chosen answers: divided by them, the losses
     of accumulated batches add up to that of one large batch.
@@ -108,22 +108,25 @@ def preference_loss(
 
 def _figures(
     answers: Answers, dpo: DpoSettings, losses: Float[Tensor, " pairs"], spoken: Float[Tensor, ""]
-) -> Float[Tensor, " figures"]:
+) -> Float[Tensor, "2 figures"]:
     ratios = answers.policy.detach() - answers.reference
     chosen, rejected = (dpo.beta * total for total in answers.sums(ratios))
     logp = [total.sum() for total in answers.sums(answers.policy.detach())]
     # Of the estimators without the distributions this one is never negative: r - log r - 1, r = ref / policy.
     divergence = torch.expm1(-ratios) + ratios
-    share = answers.pairs / max(len(ratios), 1)
-    return torch.stack(
+    sums = torch.stack(
         [
             chosen.sum(),
             rejected.sum(),
             (chosen - rejected).sum(),
             (chosen > rejected).float().sum(),
             *logp,
-            divergence.sum() * share,
+            divergence.sum(),
             losses.sum(),
-            spoken * answers.pairs / answers.in_chosen.sum().clamp(min=1),
+            spoken,
         ]
     ).float()
+    counts = torch.full_like(sums, answers.pairs)
+    counts[FIGURES.index("kl")] = len(ratios)
+    counts[FIGURES.index("sft_loss")] = answers.in_chosen.sum()
+    return torch.stack([sums, counts])

@@ -22,6 +22,7 @@ from llava_next_video.data.record import Sample
 from llava_next_video.errors import CapacityError, ConfigError, DataError
 from llava_next_video.media import Sampling
 from llava_next_video.model import LlavaNextVideoForConditionalGeneration
+from llava_next_video.model.checkpoint import checkpoint_folder
 from llava_next_video.model.context import context_limit
 from llava_next_video.model.quantised import bitsandbytes_config
 from llava_next_video.processing import LlavaNextVideoProcessor
@@ -90,7 +91,7 @@ def run_training(
     samples = gather(recipe.data.sources, recipe.seed, bad=unusable.append if drops else None)
     for error in unusable:
         report(f"dropped {error}")
-    processor = LlavaNextVideoProcessor.from_pretrained(recipe.model)
+    processor = LlavaNextVideoProcessor.from_pretrained(checkpoint_folder(recipe.model))
     trained = train(load_model(recipe), processor, samples, recipe, report=report)
     return dataclasses.replace(trained, dropped=trained.dropped + len(unusable))
 
@@ -101,7 +102,7 @@ def load_model(recipe: Recipe) -> LlavaNextVideoForConditionalGeneration:
     settings: dict[str, object] = {"dtype": torch.bfloat16 if narrow else torch.float32}
     if recipe.lora.bits is not None:
         settings |= {"quantization_config": bitsandbytes_config(recipe.lora.bits), "dtype": torch.bfloat16}
-    return LlavaNextVideoForConditionalGeneration.from_pretrained(recipe.model, **settings)
+    return LlavaNextVideoForConditionalGeneration.from_pretrained(checkpoint_folder(recipe.model), **settings)
 
 
 def train(

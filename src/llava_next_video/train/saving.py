@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from llava_next_video.disk import settle_folder, settle_tree
 from llava_next_video.errors import CapacityError
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -39,7 +39,7 @@ def write_whole(
         write(partial)
         wait()
         if leads:
-            _flush(partial)
+            settle_tree(partial)
             put_in_place(partial, folder)
         wait()
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -60,7 +60,7 @@ def put_in_place(partial: Path, folder: Path) -> None:
         shutil.rmtree(old)
     else:
         partial.rename(folder)
-    _flush_entry(folder.parent)
+    settle_folder(folder.parent)
 
 
 def checkpoints(output: Path) -> list[Path]:
@@ -100,20 +100,3 @@ def _full(folder: Path, error: Exception) -> str:
     kept = f"{last[-1].name} is whole" if last else "no earlier checkpoint is there"
     reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return f"{folder}: cannot be saved ({reason}); {kept}; make room and run the same command to go on"
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _flush_entry(folder)
-
-
-def _flush_entry(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -89,8 +89,7 @@ def wear(
 
     height, width = frames.shape[-2:]
     if height % 2 == 0 and width % 2 == 0:
-        red, green, blue = frames.split(1, dim=2)
-        light = 0.299 * red + 0.587 * green + 0.114 * blue
+        light = 0.299 * frames[:, :, 0:1] + 0.587 * frames[:, :, 1:2] + 0.114 * frames[:, :, 2:3]
         blocks = (frames - light).view(*frames.shape[:3], height // 2, 2, width // 2, 2)
         coarse = blocks.mean((-3, -1), keepdim=True).expand_as(blocks).reshape(frames.shape)
         frames = torch.lerp(frames, light + coarse, (drawn(0.0, 1.0) < 0.5).float())

@@ -1,4 +1,4 @@
-"""Files that appear whole, once, and stay after a power cut."""
+"""Files and folders that appear whole and stay after a power cut."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def put_if_absent(content: Path, target: Path) -> bool:
     except OSError as error:
         if error.errno in NO_LINKS:
             raise ConfigError(
-                f"{target.parent}: this file system has no hard links ({error.strerror}), which keep each "
-                "video from being written twice; write to another one"
+                f"{target.parent}: this file system has no hard links ({error.strerror}), which keep a "
+                "thing from being written twice; write to another one"
             ) from error
         raise
     return True
@@ -70,3 +70,14 @@ def settle_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def settle_tree(folder: Path) -> None:
+    """Wait until the disk has all files of a folder, and their names."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                settle(file.fileno())
+        elif path.is_dir():
+            settle_folder(path)
+    settle_folder(folder)

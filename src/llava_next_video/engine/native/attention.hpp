@@ -1,0 +1,202 @@
+// Attention with numbers of bfloat16 and sums of float32.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "lanes.hpp"
+
+namespace attention {
+
+// How the numbers of queries, keys, values and results lie in memory: steps between tokens and between heads.
+struct Lie {
+    int64_t token, head;
+};
+
+struct Shape {
+    int64_t rows, keys, key_heads, group, width;  // group: query heads for each head of the keys
+    float scale;
+    int64_t hidden;  // keys that the first row does not see; each next row sees one more. Below zero: all seen
+};
+
+constexpr int TILE = 6;      // query rows whose sums fit into registers, beside
+constexpr int BLOCK = 64;    // so many keys, or features of the values
+constexpr float LN2 = 0.6931471805599453f;
+
+template <int N>
+inline void scores(const uint32_t* queries, const uint32_t* keys, int64_t half, float* out, int64_t stride) {
+    __m512 sums[TILE][N];
+    for (auto& row : sums)
+        for (auto& sum : row) sum = _mm512_setzero_ps();
+    for (int64_t pair = 0; pair < half; pair++) {
+        __m512bh key[N];
+        for (int n = 0; n < N; n++) key[n] = (__m512bh)_mm512_loadu_si512(keys + (pair * N + n) * LANES);
+        for (int row = 0; row < TILE; row++) {
+            const auto query = (__m512bh)_mm512_set1_epi32(queries[row * half + pair]);
+            for (int n = 0; n < N; n++) sums[row][n] = _mm512_dpbf16_ps(sums[row][n], query, key[n]);
+        }
+    }
+    for (int row = 0; row < TILE; row++)
+        for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * stride + n * LANES, sums[row][n]);
+}
+
+template <int N>
+inline void mixed(const uint32_t* shares, int64_t stride, const uint32_t* values, int64_t width, int64_t pairs,
+                  float* out) {
+    __m512 sums[TILE][N];
+    for (auto& row : sums)
+        for (auto& sum : row) sum = _mm512_setzero_ps();
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        __m512bh value[N];
+        for (int n = 0; n < N; n++) value[n] = (__m512bh)_mm512_loadu_si512(values + pair * width + n * LANES);
+        for (int row = 0; row < TILE; row++) {
+            const auto share = (__m512bh)_mm512_set1_epi32(shares[row * stride + pair]);
+            for (int n = 0; n < N; n++) sums[row][n] = _mm512_dpbf16_ps(sums[row][n], share, value[n]);
+        }
+    }
+    for (int row = 0; row < TILE; row++)
+        for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * width + n * LANES, sums[row][n]);
+}
+
+// Calls `what` with the number of vectors (1 to 4) as a constant.
+template <class What>
+inline void with_vectors(int64_t count, What what) {
+    if (count == 4) what(std::integral_constant<int, 4>{});
+    else if (count == 3) what(std::integral_constant<int, 3>{});
+    else if (count == 2) what(std::integral_constant<int, 2>{});
+    else what(std::integral_constant<int, 1>{});
+}
+
+// Keys and values of one head, as the products want them: pairs of features (of keys) side by side.
+struct Packed {
+    std::vector<uint32_t> keys, values;
+    int64_t half, wide;  // pairs of features of a key; features of a value, filled up to whole vectors
+
+    template <class K>
+    void pack(const K* key, const K* value, Lie lie, int64_t count, int64_t width) {
+        half = (width + 1) / 2;
+        wide = whole(width, LANES);
+        const int64_t padded = whole(count, LANES);
+        keys.assign(padded * half, 0);
+        values.assign(padded / 2 * wide, 0);
+        std::vector<bf16> row(2 * half, 0);
+        for (int64_t k = 0; k < count; k++) {
+            const int64_t start = k / BLOCK * BLOCK, many = std::min<int64_t>(BLOCK, padded - start);
+            to_bf16(key + k * lie.token, row.data(), width);
+            const auto* pairs = reinterpret_cast<const uint32_t*>(row.data());
+            uint32_t* to = keys.data() + start * half + (k - start);
+            for (int64_t pair = 0; pair < half; pair++) to[pair * many] = pairs[pair];
+        }
+        std::vector<bf16> even(wide, 0), odd(wide, 0);
+        for (int64_t k = 0; k < count; k += 2) {
+            to_bf16(value + k * lie.token, even.data(), width);
+            if (k + 1 < count) to_bf16(value + (k + 1) * lie.token, odd.data(), width);
+            else std::fill(odd.begin(), odd.end(), 0);
+            uint32_t* to = values.data() + k / 2 * wide;
+            for (int64_t w = 0; w < wide; w += LANES) {
+                const auto low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(even.data() + w)));
+                const auto high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(odd.data() + w)));
+                _mm512_storeu_si512(to + w, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            }
+        }
+    }
+};
+
+// Scores of a row to shares, not yet divided by their sum; gives the sum and the largest exponent.
+template <class S>
+inline float shares_of(const float* scores, S* shares, int64_t seen, int64_t padded, float exponent, float& largest) {
+    __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+    for (int64_t k = 0; k < seen; k += LANES)
+        most = _mm512_mask_max_ps(most, lanes(seen - k), most, _mm512_loadu_ps(scores + k));
+    largest = _mm512_reduce_max_ps(most) * exponent;
+    const __m512 times = _mm512_set1_ps(exponent), minus = _mm512_set1_ps(-largest);
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t k = 0; k < padded; k += LANES) {
+        const auto share = _mm512_maskz_mov_ps(
+            lanes(seen - k), exp2(_mm512_fmadd_ps(_mm512_loadu_ps(scores + k), times, minus)));
+        sum = _mm512_add_ps(sum, share);
+        store(shares + k, 0xFFFF, share);
+    }
+    return _mm512_reduce_add_ps(sum);
+}
+
+struct Scratch {
+    Packed packed;
+    std::vector<float> scores, out;
+    std::vector<bf16> shares, queries;
+};
+
+// Rows `begin` to `end` of one head of the keys; the query heads that share it are rows of their own.
+template <class Q, class K, class O>
+void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, O* out, float* sums,
+               const Shape& shape, int64_t head, int64_t begin, int64_t end) {
+    static thread_local Scratch scratch;
+    const int64_t heads = shape.key_heads * shape.group;
+    const auto seen_by = [&](int64_t row) {
+        return shape.hidden < 0 ? shape.keys : std::min(shape.keys, shape.keys - shape.hidden + row / shape.group);
+    };
+    const int64_t most = seen_by(end - 1);
+    Packed& packed = scratch.packed;
+    packed.pack(key + head * lie.head, value + head * lie.head, lie, most, shape.width);
+    const int64_t half = packed.half, wide = packed.wide, padded = whole(most, LANES);
+    scratch.scores.resize(TILE * padded);
+    scratch.shares.resize(TILE * padded);
+    scratch.out.resize(TILE * wide);
+    scratch.queries.assign(TILE * half * 2, 0);
+    for (int64_t first = begin; first < end; first += TILE) {
+        const int64_t rows = std::min<int64_t>(TILE, end - first), in_reach = seen_by(first + rows - 1);
+        const int64_t reach = whole(in_reach, LANES);
+        for (int64_t row = 0; row < rows; row++) {
+            const int64_t token = (first + row) / shape.group, query = head * shape.group + (first + row) % shape.group;
+            to_bf16(queries + token * asked.token + query * asked.head, scratch.queries.data() + row * half * 2,
+                    shape.width);
+        }
+        const auto* pairs = reinterpret_cast<const uint32_t*>(scratch.queries.data());
+        for (int64_t k = 0; k < reach; k += BLOCK) {
+            // The last block of all is packed as narrow as it is; the last one in reach may be wider than needed.
+            const int64_t vectors = std::min<int64_t>(BLOCK, padded - k) / LANES;
+            with_vectors(vectors, [&](auto n) {
+                scores<n.value>(pairs, packed.keys.data() + k * half, half, scratch.scores.data() + k, padded);
+            });
+        }
+        float divide[TILE], largest[TILE];
+        for (int64_t row = 0; row < TILE; row++) {
+            const int64_t seen = row < rows ? seen_by(first + row) : 0;
+            divide[row] = shares_of(scratch.scores.data() + row * padded, scratch.shares.data() + row * padded, seen,
+                                    reach, shape.scale / LN2, largest[row]);
+        }
+        const auto* shares = reinterpret_cast<const uint32_t*>(scratch.shares.data());
+        for (int64_t w = 0; w < wide; w += BLOCK) {
+            with_vectors(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
+                mixed<n.value>(shares, padded / 2, packed.values.data() + w, wide, reach / 2, scratch.out.data() + w);
+            });
+        }
+        for (int64_t row = 0; row < rows; row++) {
+            const int64_t token = (first + row) / shape.group, query = head * shape.group + (first + row) % shape.group;
+            const __m512 by = _mm512_set1_ps(1 / divide[row]);
+            for (int64_t w = 0; w < shape.width; w += LANES)
+                store(out + (token * heads + query) * shape.width + w, lanes(shape.width - w),
+                      _mm512_mul_ps(_mm512_loadu_ps(scratch.out.data() + row * wide + w), by));
+            if (sums) sums[token * heads + query] = largest[row] * LN2 + std::log(divide[row]);
+        }
+    }
+}
+
+template <class Q, class K, class O>
+void attend(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, O* out, float* sums,
+            const Shape& shape, int threads) {
+    const int64_t rows = shape.rows * shape.group;
+    // Every part packs the keys for itself, which is little beside the work of so many rows.
+    const int64_t parts = std::clamp<int64_t>(4 * threads / shape.key_heads, 1, std::max<int64_t>(1, rows / 192));
+    const int64_t step = whole((rows + parts - 1) / parts, TILE);
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(threads)
+    for (int64_t part = parts - 1; part >= 0; part--)
+        for (int64_t head = 0; head < shape.key_heads; head++)
+            if (part * step < rows)
+                some_rows(queries, asked, key, value, lie, out, sums, shape, head, part * step,
+                          std::min(rows, (part + 1) * step));
+}
+
+}  // namespace attention

@@ -94,7 +94,7 @@ def our_loss(model: Any, pairs: list[Pair]) -> Callable[[], torch.Tensor]:
         dpo=DpoSettings(),
         reference=Frozen(network=frozen_copy(model), shares_sight=True),
         narrow=nullcontext,
-        tell=lambda sums, count: None,
+        tell=lambda figures: None,
     )
     collate = PairCollator(0)
 

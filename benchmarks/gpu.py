@@ -23,10 +23,11 @@ import gpu_engine
 import gpu_peers
 import gpu_train
 from gpu_shapes import SHAPES, Bench
+from no_codec import allow_no_codec
 from record import describe_machine, record
 
 ALL = {**gpu_engine.SECTIONS, **gpu_peers.SECTIONS, **gpu_train.SECTIONS}
-ORDER = ("step", "caption8", "caption32", "shared", "transformers", "exact", "train", "vision")
+ORDER = ("step", "caption8", "caption32", "shared", "transformers", "exact", "train", "vision", "kernels")
 
 
 def main() -> None:
@@ -39,11 +40,15 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="few repeats")
     parser.add_argument("--out", type=Path, help="JSON file, written after every section")
     parser.add_argument("--seconds", type=float, default=235.0, help="begin no section after so many (235)")
+    parser.add_argument("--no-overlap", action="store_true", help="let no kernel begin before the last ends")
     parser.add_argument("--record", action="store_true", help="write a result file, too")
     given = parser.parse_args()
     unknown = set(given.sections) - set(ORDER)
     if unknown:
         parser.error(f"unknown section {min(unknown)!r}; known: {', '.join(ORDER)}")
+    allow_no_codec()
+    if given.no_overlap:
+        gpu_engine.forbid_overlap()
     begun = time.perf_counter()
 
     def tell(text: str) -> None:

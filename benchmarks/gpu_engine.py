@@ -1,14 +1,19 @@
 """The engine on a GPU: steps, captions, shared clips, the tower."""
 
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 
 import torch
 
 from gpu_shapes import HEAD, TAIL, Bench, asked, configuration, timed_s, words
-from llava_next_video.engine import Engine, SamplingOptions
+from llava_next_video.engine import Engine, SamplingOptions, linear_wide
+from llava_next_video.engine.graphs import Recorder
+from llava_next_video.engine.memory import page_bytes
 from llava_next_video.engine.roofline import Machine, Work
 from llava_next_video.inputs import ModelInputs
 
@@ -37,25 +42,98 @@ def step(bench: Bench) -> Figures:
             context = 24
         figures[f"batch_{batch}"] = found = one_batch(bench, engine, work, machine, batch, context)
         bench.tell(f"batch {batch}: {found}")
+    if bench.device.type == "cuda":
+        figures["products_ms"] = {
+            f"{tuple(shape)} {role}, {'one row' if alone else 'a few rows'}": {
+                str(cut or "torch"): round(ms, 4) for cut, ms in choice.times_ms.items()
+            }
+            for (shape, _, _, role, alone), choice in linear_wide.CHOICES.items()
+        }
+        bench.tell(f"products: {json.dumps(figures['products_ms'])}")
     return figures
+
+
+def kernels(bench: Bench) -> Figures:
+    """Graphs of steps of 1 and 8 requests without what makes them fast, and the kernels of one."""
+    if bench.device.type == "cpu":
+        return {}
+    engine, machine = bench.engine(), bench.machine()
+    work = Work.of(engine.decoder, engine.encoder.vision)
+    return {
+        f"batch_{batch}": one_batch(bench, engine, work, machine, batch, CONTEXT[batch], also=ways)
+        for batch in (8, 1)
+    }
+
+
+@torch.inference_mode()
+def ways(bench: Bench, engine: Engine, batch: int) -> Figures:
+    """Graphs of the last step as it is, without overlapping kernels, and without our products either.
+
+    Kernels that overlap must give the numbers of kernels that do not, however often they run.
+    """
+    graphs, record, chosen = engine.runner.graphs, Recorder(), dict(linear_wide.CHOICES)
+    assert graphs is not None
+    compute = partial(graphs.compute, torch.zeros(batch, dtype=torch.long, device=bench.device))
+    fast = record(compute)
+    allow = forbid_overlap()
+    apart = record(compute)
+    linear_wide.CHOICES.update({kind: replace(one, cut=None) for kind, one in chosen.items()})
+    plain = record(compute)
+    linear_wide.CHOICES.update(chosen)
+    allow()
+    names = {"as_it_is": fast, "one_kernel_after_the_other": apart, "and_torchs_products": plain}
+    wanted = apart().clone()
+    found: Figures = {f"{name}_ms": 1000 * timed_s(replay, 30) for name, replay in names.items()}
+    found["overlap_changes"] = max(float((fast() - wanted).abs().max()) for _ in range(50))
+    found["kernels_us"] = of_one_step(bench, fast)
+    return found
+
+
+def of_one_step(bench: Bench, replay: Callable[[], object]) -> Figures:
+    """Microseconds of the kernels of a graph, by name: all of a name together, and how many."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        replay()
+        bench.wait()
+    found = {
+        event.key[:60]: {"count": event.count, "us": round(event.device_time_total, 1)}
+        for event in sorted(profile.key_averages(), key=lambda event: -event.device_time_total)
+        if event.device_time_total
+    }
+    bench.tell(f"kernels: {found}")
+    return found
+
+
+def forbid_overlap() -> Callable[[], None]:
+    """Let no kernel begin before the one before it has ended; what comes back allows it again."""
+    from llava_next_video.engine.kernels import overlap  # needs Triton, which a CPU may lack
+
+    capability = overlap.CAPABILITY
+
+    def allow() -> None:
+        overlap.CAPABILITY = capability
+        overlap.overlapped.cache_clear()
+
+    overlap.CAPABILITY = (99, 0)
+    overlap.overlapped.cache_clear()
+    return allow
 
 
 @torch.inference_mode()
 def products(bench: Bench, engine: Engine, work: Work) -> Figures:
-    """The matrix products of one step alone, in a graph: what the rest of a step comes on top of."""
+    """The products of one step with their norms, gates and sums, in a graph: all of it but the attention."""
     decoder = engine.decoder
     hidden = torch.randn(1, decoder.width, dtype=decoder.dtype, device=decoder.device)
-    layer = decoder.layers[0]
     attended = torch.randn(1, decoder.heads * decoder.head_width, dtype=decoder.dtype, device=decoder.device)
-    inner = layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous()
+    epsilon, activation = decoder.epsilon, decoder.activation
 
     def all_products() -> None:
         for one in decoder.layers:
-            one.query_key_value(hidden)
-            one.attention_out(attended)
-            one.gate_up(hidden)
-            one.down(inner)
-        decoder.head(hidden)
+            one.query_key_value.after_norm(hidden, one.norm_before_attention, epsilon)
+            one.attention_out.onto(attended, hidden)
+            assert isinstance(one.gate_up, linear_wide.WideLinear)
+            inner = one.gate_up.gated_after_norm(hidden, one.norm_before_mlp, epsilon, activation)
+            one.down.onto(inner, hidden)
+        decoder.logits(hidden)
 
     all_products()
     graph = torch.cuda.CUDAGraph()
@@ -67,9 +145,18 @@ def products(bench: Bench, engine: Engine, work: Work) -> Figures:
 
 
 def one_batch(
-    bench: Bench, engine: Engine, work: Work, machine: Machine, batch: int, context: int
+    bench: Bench,
+    engine: Engine,
+    work: Work,
+    machine: Machine,
+    batch: int,
+    context: int,
+    also: Callable[[Bench, Engine, int], Figures] | None = None,
 ) -> Figures:
-    """Steps of one size: as the engine takes them, and the recorded graph alone."""
+    """Steps of one size: as the engine takes them, and the recorded graph alone.
+
+    `also` measures more while the plan of the last step is in place.
+    """
     dice = torch.Generator().manual_seed(batch)
     rounds = 12 if bench.smoke else 48
     options = SamplingOptions(max_new_tokens=rounds + 64, ignore_eos=True)
@@ -84,8 +171,8 @@ def one_batch(
         engine.step()
     bench.wait()
     seconds = (time.perf_counter() - started) / rounds
-    token_bytes = engine.decoder.page_bytes(1)
-    read = work.weight_bytes + batch * (context + 8 + rounds // 2) * token_bytes
+    of_token = page_bytes(engine.decoder, engine.settings) // engine.settings.page_tokens
+    read = work.weight_bytes + batch * (context + 8 + rounds // 2) * of_token
     found: Figures = {
         "context": context,
         "step_ms": 1000 * seconds,
@@ -99,6 +186,8 @@ def one_batch(
         with torch.inference_mode():
             replay = list(graphs.recorded.values())[-1]
             found["graph_alone_ms"] = 1000 * timed_s(replay, 20)
+        if also is not None:
+            found |= also(bench, engine, batch)
     for number in numbers:
         engine.abort(number)
     while engine.busy:
@@ -143,14 +232,14 @@ def captions(bench: Bench, frames: int, target: float) -> Figures:
     for length in lengths:
         add(length)
     started = time.perf_counter()
-    most_s = 20.0 if bench.smoke else 40.0
+    most_s = 20.0 if bench.smoke else 25.0
     while answered < together and time.perf_counter() - started < most_s:
         round_()
     bench.tell(f"{together} together; the first are answered in {time.perf_counter() - started:.1f} s")
     begun = written = answered = 0
     busy = engine.scheduler.counters.computed_tokens, engine.encoder.frames
     started = time.perf_counter()
-    window_s = 4.0 if bench.smoke or bench.device.type == "cpu" else 14.0
+    window_s = 4.0 if bench.smoke or bench.device.type == "cpu" else 10.0
     while time.perf_counter() - started < window_s:
         round_()
     seconds = time.perf_counter() - started
@@ -189,7 +278,7 @@ def shared(bench: Bench) -> Figures:
     questions, new_tokens, frames = 20, 32, 32
     if bench.device.type == "cpu":
         frames, new_tokens = 8, 4
-    rounds = 1 if bench.smoke else 3
+    rounds = 1 if bench.smoke else 2
     options = SamplingOptions(max_new_tokens=new_tokens, ignore_eos=True)
     figures: Figures = {"questions": questions, "frames": frames, "new_tokens": new_tokens, "target": 8}
     medians: dict[str, float] = {}
@@ -243,6 +332,7 @@ def vision(bench: Bench) -> Figures:
 
 SECTIONS: Mapping[str, Callable[[Bench], Figures]] = {
     "step": step,
+    "kernels": kernels,
     "caption8": caption8,
     "caption32": caption32,
     "shared": shared,

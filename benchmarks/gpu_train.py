@@ -144,7 +144,7 @@ def dpo(bench: Bench) -> Callable[[], None]:
         dpo=DpoSettings(),
         reference=Frozen(network=frozen_copy(model), shares_sight=True),
         narrow=nullcontext,
-        tell=lambda sums, count: None,
+        tell=lambda figures: None,
     )
     pairs = [Pair(example=one, number=number) for number, one in enumerate(examples(bench, 2))]
     batch = on_device(bench, PairCollator(0)(pairs))

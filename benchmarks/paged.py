@@ -22,6 +22,7 @@ import torch
 
 from llava_next_video.engine.attention_cuda import CudaAttention
 from llava_next_video.engine.kernels.paged import Launch
+from llava_next_video.engine.memory import FP8, token_bytes
 from llava_next_video.engine.request import Request, Timings
 from llava_next_video.engine.sampling_options import SamplingOptions
 from llava_next_video.engine.scheduler import Chunk
@@ -29,7 +30,6 @@ from record import record
 
 HEADS, WIDTH, PAGE = 32, 128, 16
 LARGER_THAN_CACHE = 400e6
-FP8 = torch.float8_e4m3fn
 # Requests, tokens each looks at, how many of them are common to all, heads of keys, 8-bit keys and values.
 CASES = [
     (1, 1216, 0, 32, False),
@@ -75,9 +75,8 @@ def measured(
 ) -> dict[str, object]:
     requests, tokens, common, heads, narrow = case
     store_dtype = FP8 if narrow else torch.bfloat16 if device.type == "cuda" else torch.float32
-    sizes = {"key_value_heads": heads, "head_width": WIDTH, "page_tokens": PAGE, "dtype": store_dtype}
     seen = common + requests * (tokens - common)
-    layer_bytes = CudaAttention.page_bytes(layers=1, **sizes) * seen // PAGE
+    layer_bytes = seen * token_bytes(layers=1, key_value_heads=heads, head_width=WIDTH, dtype=store_dtype)
     layers = 1 if device.type == "cpu" else min(max(2, round(LARGER_THAN_CACHE / layer_bytes)), 32)
     each = -(-tokens // PAGE)
     shared = common // PAGE

@@ -7,6 +7,7 @@ import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -381,3 +382,11 @@ def test_memory_for_keys_and_values_is_what_was_asked_for(tiny_checkpoint: Path)
     small = VideoAssistant.load(tiny_checkpoint, kv_bytes=1 << 22).network
     assert isinstance(small, Engine)
     assert small.settings.kv_bytes == 1 << 22
+
+
+@pytest.mark.parametrize(("more", "told"), [({}, "needs a GPU"), ({"reference": True}, "is the engine's")])
+def test_eight_bit_keys_are_refused_where_nothing_can_hold_them(
+    tiny_checkpoint: Path, more: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        VideoAssistant.load(tiny_checkpoint, device="cpu", kv_dtype="fp8", **more)

@@ -34,8 +34,9 @@ def _triton() -> None:
 
 
 def interpreted(model: Any, settings: EngineSettings) -> Engine:
-    parts = build(model, LoadedWeights(consume=False), settings, None)
+    parts = build(model, LoadedWeights(consume=False), replace(settings, kv_dtype="auto"), None)
     engine = Engine(parts)
+    parts = replace(parts, settings=settings)  # a CPU refuses 8-bit keys; their kernels can be interpreted
     engine.runner = on_gpu(parts, pages=engine.pages.count, record=lambda compute: compute)
     return engine
 
@@ -73,6 +74,25 @@ def test_interpreted_kernels_turn_each_request_as_its_positions_are_scaled() -> 
     assert [one.last.cached_tokens for one in answers] == [0] * len(prompts)
     assert engine.runner.graphs is not None
     assert engine.runner.graphs.recorded
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the GPU here, and are not interpreted")
+def test_keys_in_eight_bits_change_logits_a_little(model: Any) -> None:
+    options = SamplingOptions(max_new_tokens=1, logprobs=1)
+    exact, narrow = interpreted(model, SMALL), interpreted(model, replace(SMALL, kv_dtype="fp8"))
+    for inputs in questions()[1:3]:
+        [wanted], [found] = (one.generate([inputs], options) for one in (exact, narrow))
+        difference = abs(wanted.last.logprobs[0].logprob - found.last.logprobs[0].logprob)
+        assert 0 < difference < 0.2
+
+
+@pytest.mark.gpu
+def test_keys_in_eight_bits_answer_nearly_like_the_reference(wide_model: Any) -> None:
+    settings = replace(
+        SUITED["cuda"], kv_bytes=1 << 26, max_requests=8, token_budget=64, kv_dtype="fp8", dtype="float32"
+    )
+    assert agreement(Engine.from_model(wide_model, settings), wide_model, 12) >= 0.8
 
 
 def wide(**changes: Any) -> Any:

@@ -63,6 +63,18 @@ def test_a_product_is_added_to_a_sum_in_place(quantize: Quantize, apart: float, 
     assert (sum - exact).norm() / exact.norm() < apart
 
 
+def test_a_large_sum_in_bfloat16_is_rounded_once_though_the_product_has_a_bias() -> None:
+    dice = torch.Generator().manual_seed(0)
+    weight, bias, x, old = (
+        torch.randn(shape, generator=dice).bfloat16() for shape in ((64, 48), (64,), (200, 48), (200, 64))
+    )
+    old *= 100  # beside it the rounding of product and bias is nothing
+    exact = old.double() + x.double() @ weight.double().T + bias.double()
+    found = linear([weight], [bias], "none").onto(x, old.clone()).double()
+    # Once: the nearest number of 8 bits; twice would lose 1.4 times as much.
+    assert (found - exact).norm() < 1.1 * (exact.bfloat16().double() - exact).norm()
+
+
 @pytest.mark.parametrize("rows", [2, 30])
 def test_each_token_has_its_own_scale(rows: int) -> None:
     weight, x = torch.randn(64, 48), torch.randn(rows, 48)

@@ -10,8 +10,8 @@ import torch
 
 from llava_next_video.convert import PRESETS
 from llava_next_video.engine import Engine, EngineSettings
-from llava_next_video.engine.memory import KV_BYTES_ON_CPU, estimate
-from llava_next_video.engine.settings import SUITED, read_quantize
+from llava_next_video.engine.memory import KV_BYTES_ON_CPU, estimate, page_bytes
+from llava_next_video.engine.settings import SUITED, read_kv_dtype, read_quantize
 from llava_next_video.errors import CapacityError, ConfigError
 from llava_next_video.model import LlavaNextVideoConfig
 from llava_next_video.model.weights import skeleton
@@ -63,6 +63,12 @@ def test_few_bits_take_a_half_and_a_quarter_of_the_layers(seven_billion: Any) ->
     assert wide - four == pytest.approx(1.5 * 6.48e9, rel=0.03)
 
 
+def test_keys_and_values_in_eight_bits_take_half_and_a_scale(seven_billion: Any) -> None:
+    asked = replace(SUITED["cuda"], kv_dtype="fp8")
+    # 2048 tokens, keys and values of 32 layers and 32 heads: 128 bytes each and 4 of a scale.
+    assert estimate(seven_billion, asked).kv == 2048 * 2 * 32 * 32 * (128 + 4)
+
+
 def test_what_cannot_fit_is_refused_with_the_numbers(seven_billion: Any) -> None:
     needed = estimate(seven_billion, SUITED["cuda"])
     needed.refuse_beyond(24 * 1024**3, GPU)
@@ -72,14 +78,25 @@ def test_what_cannot_fit_is_refused_with_the_numbers(seven_billion: Any) -> None
 
 def test_keys_and_values_have_two_gibibytes_on_a_cpu_unless_told(model: Any) -> None:
     engine = Engine.from_model(model, EngineSettings(dtype="float32", context=64))
-    page_bytes = engine.decoder.page_bytes(16)
-    assert engine.pages.count == KV_BYTES_ON_CPU // page_bytes == 2 * 1024**3 // page_bytes
+    of_page = page_bytes(engine.decoder, engine.settings)
+    assert engine.pages.count == KV_BYTES_ON_CPU // of_page == 2 * 1024**3 // of_page
 
 
 @pytest.mark.parametrize("quantize", ["fp8", "int4"])
 def test_bits_that_a_cpu_cannot_multiply_are_refused(model: Any, quantize: Any) -> None:
     with pytest.raises(ConfigError, match='needs a GPU; on a CPU there is "int8"'):
         Engine.from_model(model, EngineSettings(quantize=quantize))
+
+
+def test_a_cpu_stores_no_keys_in_eight_bits(model: Any) -> None:
+    with pytest.raises(ConfigError, match="kv_dtype 'fp8' needs a GPU; on a CPU leave it out"):
+        Engine.from_model(model, EngineSettings(kv_dtype="fp8"))
+
+
+def test_a_precision_of_keys_is_read_by_its_name() -> None:
+    assert [read_kv_dtype(name) for name in (None, "auto", "fp8")] == ["auto", "auto", "fp8"]
+    with pytest.raises(ConfigError, match="unknown kv_dtype 'fp4'; known: auto, fp8"):
+        read_kv_dtype("fp4")
 
 
 def test_a_quantisation_is_read_by_its_name() -> None:

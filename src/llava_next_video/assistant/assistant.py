@@ -59,6 +59,7 @@ class VideoAssistant:
         reference: bool = False,
         adapter: str | PathLike[str] | None = None,
         kv_bytes: int | None = None,
+        kv_dtype: str | None = None,
         limits: Limits | None = None,
     ) -> VideoAssistant:
         """Load a checkpoint folder, or a checkpoint of the hub by its name.
@@ -79,6 +80,8 @@ class VideoAssistant:
             adapter: Folder with LoRA weights that PEFT saved, to add to the checkpoint's.
             kv_bytes: Memory for the engine's keys and values; by default 2 GiB, on a GPU what weights
                 leave free.
+            kv_dtype: `fp8` stores the engine's keys and values in 8 bits, on Ada and Hopper GPUs; twice as
+                many fit. By default they are as precise as the weights.
             limits: How large a clip or picture may be.
 
         Raises:
@@ -98,6 +101,7 @@ class VideoAssistant:
             reference=reference,
             adapter=adapter,
             kv_bytes=kv_bytes,
+            kv_dtype=kv_dtype,
         )
         return cls(network, processor, limits=limits)
 

@@ -15,7 +15,7 @@ import torch
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
 from llava_next_video.checkpoint_name import folder_named
 from llava_next_video.engine import Engine
-from llava_next_video.engine.settings import SUITED, read_quantize
+from llava_next_video.engine.settings import SUITED, read_kv_dtype, read_quantize
 from llava_next_video.errors import ConfigError
 from llava_next_video.model import (
     LlavaNextVideoConfig,
@@ -65,6 +65,7 @@ def load_network(
     reference: bool,
     adapter: str | PathLike[str] | None,
     kv_bytes: int | None = None,
+    kv_dtype: str | None = None,
 ) -> Network:
     """The engine with the weights of that checkpoint, or the reference network itself.
 
@@ -76,12 +77,15 @@ def load_network(
     place = _device(device)
     wanted = None if dtype is None else read_dtype(dtype)
     bits = BITS.get(quantize or "")
+    stored = read_kv_dtype(kv_dtype)
     narrow = read_quantize(None if bits else quantize, others=tuple(BITS))
     reference = reference or place.type not in SUITED or bits is not None
     if quantize is not None and bits is None and reference:
         raise ConfigError(
             f"quantize={quantize!r} is the engine's; for the reference network: {', '.join(BITS)}"
         )
+    if stored != "auto" and reference:
+        raise ConfigError(f"kv_dtype={kv_dtype!r} is the engine's; leave it out for the reference network")
     usual = torch.float32 if place.type == "cpu" else "auto"
     numbers = FLOATS[wanted] if wanted else usual
     config = LlavaNextVideoConfig.from_pretrained(folder)
@@ -98,7 +102,12 @@ def load_network(
         )
     if not reference and not few_bits:
         settings = replace(
-            SUITED[place.type], device=str(place), dtype=wanted or "auto", quantize=narrow, kv_bytes=kv_bytes
+            SUITED[place.type],
+            device=str(place),
+            dtype=wanted or "auto",
+            quantize=narrow,
+            kv_bytes=kv_bytes,
+            kv_dtype=stored,
         )
         return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
     given: dict[str, object] = {"config": config, "dtype": numbers}

@@ -24,6 +24,7 @@ from llava_next_video.model.adapter import Adapter
 from llava_next_video.model.fingerprint import whole_fingerprint
 from llava_next_video.processing import LlavaNextVideoProcessor
 
+_IN_IDENTITY = ("dtype", "quantize", "kv_dtype")
 # Each video comes once: features kept for a second question would only fill memory.
 KEPT_FEATURES = 16 << 20
 
@@ -136,7 +137,8 @@ class Recipe:
 
     Attributes:
         checkpoint: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize`, `adapter` and `kv_bytes`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes` and `kv_dtype`, as `VideoAssistant.load`
+            takes them.
     """
 
     checkpoint: str
@@ -168,7 +170,8 @@ def local_model(
 
     Args:
         model: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize`, `adapter` and `kv_bytes`, as `VideoAssistant.load` takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes` and `kv_dtype`, as `VideoAssistant.load`
+            takes them.
         prompt: What is asked; it stands in the identity only.
         sampling: Which moments the model sees.
         options: Generation settings by name.
@@ -187,7 +190,7 @@ def local_model(
     identity = {
         "weights": whole_fingerprint(folder),
         **({} if adapter is None else {"adapter": whole_fingerprint(Path(str(adapter)))}),
-        **{name: value for name, value in weights.items() if name in ("dtype", "quantize")},
+        **{name: value for name, value in weights.items() if name in _IN_IDENTITY},
         "prompt": prompt,
         "sampling": dataclasses.asdict(sampling),
         "options": dict(options),

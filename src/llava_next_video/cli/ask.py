@@ -262,6 +262,7 @@ def load_assistant(
     reference: bool = False,
     adapter: str | None = None,
     kv_bytes: int | None = None,
+    kv_dtype: str | None = None,
 ) -> VideoAssistant:
     """The assistant behind `--model`; one line on stderr while it loads."""
     if model is None:
@@ -282,6 +283,7 @@ def load_assistant(
         reference=reference,
         adapter=adapter,
         kv_bytes=kv_bytes,
+        kv_dtype=kv_dtype,
     )
     network = assistant.network
     if isinstance(network, ReferenceNetwork) and is_quantised(network.model):

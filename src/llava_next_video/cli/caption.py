@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from llava_next_video.cli.ask import TINY, choose_sampling, quiet, refuse_options
-from llava_next_video.cli.options import Checkpoint, Device, DType, LoRA, MostFrames, PerSecond, Quantize
+from llava_next_video.cli.options import (
+    Checkpoint,
+    Device,
+    DType,
+    KvDType,
+    LoRA,
+    MostFrames,
+    PerSecond,
+    Quantize,
+)
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -119,6 +128,7 @@ def caption(
         typer.Option(help="Megabytes for keys and values: for how many videos at once.", show_default="2048"),
     ] = None,
     quantize: Quantize = None,
+    kv_dtype: KvDType = None,
 ) -> None:
     """Caption every video once, into parquet; killed and run again, it goes on where it was."""
     from llava_next_video.caption import Settings, estimate, list_items, on_this_machine, share
@@ -148,9 +158,11 @@ def caption(
     kv_bytes = None if kv_mb is None else _positive("kv-mb", kv_mb) << 20
     weights: dict[str, str | int | None] = {"device": device, "dtype": dtype, "quantize": quantize}
     weights |= {"adapter": adapter, "kv_bytes": kv_bytes}
+    weights |= {} if kv_dtype is None else {"kv_dtype": kv_dtype}
     look = settings.dedupe == "near"
     if server:
         given = {"adapter": adapter, "device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
+        given["kv-dtype"] = kv_dtype
         if refused := [name for name, value in given.items() if value is not None]:
             raise ConfigError(f"--{refused[0]} is the server's business; leave it or --server out")
         chosen = _remote(server, model, send, at_once, question, sampling, options, look)

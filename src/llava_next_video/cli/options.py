@@ -35,6 +35,10 @@ Quantize = Annotated[
     str | None,
     typer.Option(help="int8: 8-bit weights; on a GPU also fp8 and int4.", show_default="off"),
 ]
+KvDType = Annotated[
+    str | None,
+    typer.Option(help="fp8: keys and values in 8 bits, on a GPU; auto.", show_default="auto: the weights'"),
+]
 RopeFactor = Annotated[
     float | None,
     typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),

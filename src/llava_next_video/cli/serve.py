@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_next_video.cli.ask import load_assistant
-from llava_next_video.cli.options import Checkpoint, Device, DType, LoRA, Quantize, RopeFactor
+from llava_next_video.cli.options import Checkpoint, Device, DType, KvDType, LoRA, Quantize, RopeFactor
 from llava_next_video.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def serve(
     device: Device = None,
     dtype: DType = None,
     quantize: Quantize = None,
+    kv_dtype: KvDType = None,
     rope_factor: RopeFactor = None,
     ray: Annotated[
         str | None,
@@ -98,7 +99,8 @@ def serve(
         limits=replace(MEDIUM, bytes=max_media_mib * MEBIBYTE),
         **more,
     )
-    load: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize, "adapter": adapter}
+    load: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize, "kv_dtype": kv_dtype}
+    load["adapter"] = adapter
     load |= {"rope_factor": rope_factor, "kv_bytes": None if cache_mib is None else cache_mib * MEBIBYTE}
     address = f"http://{host}:{port} serves {settings.model_name}"
     if ray is not None:

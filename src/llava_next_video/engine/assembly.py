@@ -12,6 +12,7 @@ from llava_next_video.engine.attention_cpu import CpuAttention
 from llava_next_video.engine.build import Parts
 from llava_next_video.engine.decoder import Attend
 from llava_next_video.engine.graphs import DecodeGraphs, Replay, graph_sizes
+from llava_next_video.engine.memory import stored_dtype
 from llava_next_video.engine.runner import Runner
 
 _STRETCHED = 4
@@ -60,6 +61,7 @@ def on_gpu(
         tokens=max(settings.token_budget, most),
         requests=settings.max_requests,
         context=longest_request(parts, pages=pages) or decoder.context,
+        store_dtype=stored_dtype(settings, decoder.dtype),
     )
 
     def turning(rows: int) -> Attend:

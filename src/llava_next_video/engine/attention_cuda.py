@@ -13,13 +13,13 @@ from torch import Tensor
 
 from llava_next_video.engine.kernels.paged import Launch, attend_paged
 from llava_next_video.engine.kernels.store import LayerPages, gather, store
+from llava_next_video.engine.memory import FP8
 from llava_next_video.engine.prefill import chosen_prefill, flash, sdpa
 from llava_next_video.engine.scheduler import Chunk
 from llava_next_video.engine.steptable import FIELDS, Field, Plan, StepTable
 from llava_next_video.errors import ConfigError
 
 _SENDERS = 2
-_FP8 = torch.float8_e4m3fn
 _FP8_CAPABILITY = (8, 9)
 
 
@@ -102,7 +102,7 @@ class CudaAttention:
         self.store = torch.empty(shape, dtype=store_dtype, device=device)
         self.store[:, :, pages].zero_()
         scales = None
-        if store_dtype is _FP8:
+        if store_dtype is FP8:
             scales = torch.ones(shape[:-1], dtype=torch.float32, device=device)
         self._layers = [
             LayerPages(numbers=numbers, scales=None if scales is None else scales[index])
@@ -126,21 +126,6 @@ class CudaAttention:
         self.prefill = chosen_prefill(device, dtype)
         self._plan = Plan(rows=0, own=0, own_rows=0)
         self._begins: tuple[Tensor, Tensor] | None = None
-
-    @staticmethod
-    def page_bytes(
-        *, layers: int, key_value_heads: int, head_width: int, page_tokens: int, dtype: torch.dtype
-    ) -> int:
-        """Memory of one page of stored keys and values over all layers, scales of 8-bit ones included.
-
-        >>> sizes = {"layers": 32, "key_value_heads": 32, "head_width": 128, "page_tokens": 16}
-        >>> CudaAttention.page_bytes(**sizes, dtype=torch.bfloat16)
-        8388608
-        >>> CudaAttention.page_bytes(**sizes, dtype=torch.float8_e4m3fn)
-        4325376
-        """
-        each = head_width * dtype.itemsize + (torch.float32.itemsize if dtype is _FP8 else 0)
-        return layers * 2 * key_value_heads * page_tokens * each
 
     @property
     def positions(self) -> Int32[Tensor, " capacity"]:
@@ -265,10 +250,10 @@ def _refuse(
         raise ConfigError(f"{heads} query heads do not divide among {key_value_heads} heads of keys")
     if heads // key_value_heads > 64:
         raise ConfigError(f"{heads // key_value_heads} query heads for each key; the kernels take 64")
-    if store_dtype not in (dtype, _FP8):
+    if store_dtype not in (dtype, FP8):
         raise ConfigError(f"keys and values are stored as {dtype} or float8_e4m3fn, not {store_dtype}")
     if (
-        store_dtype is _FP8
+        store_dtype is FP8
         and device.type == "cuda"
         and torch.cuda.get_device_capability(device) < _FP8_CAPABILITY
     ):

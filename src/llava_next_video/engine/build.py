@@ -48,6 +48,8 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
         )
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("there is no GPU that torch can use here; take the engine's other device, cpu")
+    if device.type == "cpu" and settings.kv_dtype != "auto":
+        raise ConfigError(f"kv_dtype {settings.kv_dtype!r} needs a GPU; on a CPU leave it out")
     if getattr(model, "hf_quantizer", None) is not None or hasattr(model.config, "quantization_config"):
         raise ConfigError(
             "the weights are quantised already, which the engine cannot compute with; load the original with "
@@ -83,6 +85,7 @@ def build(model: Any, weights: Weights, settings: EngineSettings, tokens: int | 
             device=device,
             dtype=dtype,
             quantize=settings.quantize,
+            few_rows=settings.few_rows,
             kernels=kernels,
         )
     weights.release(model)  # the layers behind the last one that is looked at, too

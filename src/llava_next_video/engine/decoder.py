@@ -18,10 +18,11 @@ from transformers.activations import ACT2FN
 
 from llava_next_video.engine.between import gated
 from llava_next_video.engine.linear import linear
+from llava_next_video.engine.linear_wide import WideLinear
 from llava_next_video.engine.native import Int8Kernels, Kernels, Kind, Norm, Raw
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
-from llava_next_video.engine.settings import Quantize
+from llava_next_video.engine.settings import FewRows, Quantize
 from llava_next_video.engine.weights import Weights
 from llava_next_video.errors import ConfigError
 from llava_next_video.model.configuration import head_width
@@ -65,6 +66,7 @@ class Decoder:
         device: torch.device,
         dtype: torch.dtype,
         quantize: Quantize,
+        few_rows: FewRows = "torch",
         kernels: Kernels | None = None,
     ) -> None:
         config: Any = text.config
@@ -93,16 +95,18 @@ class Decoder:
         self.norm = text.norm.weight.detach().to(device, dtype)
         bias = None if head.bias is None else head.bias.detach().to(device, dtype)
         narrow = quantize if device.type == "cpu" else "none"  # on a GPU few bits save little here
-        self.head = linear([head.weight.detach().to(device, dtype)], [bias], narrow, kernels=kernels)
+        self.head = linear(
+            [head.weight.detach().to(device, dtype)], [bias], narrow, kernels=kernels, few_rows=few_rows
+        )
         for module in (text.embed_tokens, head, text.norm):
             weights.release(module)
         self.layers = []
         for layer in text.layers:
             weights.bring(layer)
-            self.layers.append(self._layer(layer, quantize))
+            self.layers.append(self._layer(layer, quantize, few_rows))
             weights.release(layer)
 
-    def _layer(self, layer: Any, quantize: Quantize) -> Layer:
+    def _layer(self, layer: Any, quantize: Quantize, few_rows: FewRows) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
 
         def fused(*modules: nn.Linear, turned: int = 0) -> Product:
@@ -114,7 +118,7 @@ class Decoder:
                 matrices[index] = interleaved(matrices[index], self.head_width)
                 bias = biases[index]
                 biases[index] = None if bias is None else interleaved(bias, self.head_width)
-            return linear(matrices, biases, quantize, kernels=self.kernels)
+            return linear(matrices, biases, quantize, kernels=self.kernels, few_rows=few_rows)
 
         return Layer(
             norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.dtype),
@@ -124,11 +128,6 @@ class Decoder:
             gate_up=fused(mlp.gate_proj, mlp.up_proj),
             down=fused(mlp.down_proj),
         )
-
-    def page_bytes(self, page_tokens: int) -> int:
-        """Memory of one page of keys and values over all layers."""
-        token_bytes = 2 * self.key_value_heads * self.head_width * self.store_dtype.itemsize
-        return len(self.layers) * token_bytes * page_tokens
 
     def embed(self, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
         """Embeddings of words."""
@@ -167,9 +166,13 @@ class Decoder:
     def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
         gate_up, down, norm = layer.gate_up, layer.down, layer.norm_before_mlp
         if isinstance(gate_up, Int8Kernels) and isinstance(down, Int8Kernels) and self.activation is F.silu:
-            inner = gate_up.raw(Raw(hidden), Kind.RMS_NORM, Norm(norm, self.epsilon))
-            return down.onto_raw(inner, Kind.GATED_SILU, hidden)
-        return down.onto(gated(gate_up.after_norm(hidden, norm, self.epsilon), self.activation), hidden)
+            raw = gate_up.raw(Raw(hidden), Kind.RMS_NORM, Norm(norm, self.epsilon))
+            return down.onto_raw(raw, Kind.GATED_SILU, hidden)
+        if isinstance(gate_up, WideLinear):
+            inner = gate_up.gated_after_norm(hidden, norm, self.epsilon, self.activation)
+        else:
+            inner = gated(gate_up.after_norm(hidden, norm, self.epsilon), self.activation)
+        return down.onto(inner, hidden)
 
     def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
         """Logits of the next token, in float32."""

@@ -21,7 +21,7 @@ from llava_next_video.engine.build import Parts, build
 from llava_next_video.engine.door import Door
 from llava_next_video.engine.encoder import Encoder, pixels_ready
 from llava_next_video.engine.features import FeatureCache
-from llava_next_video.engine.memory import kv_bytes_for
+from llava_next_video.engine.memory import kv_bytes_for, page_bytes
 from llava_next_video.engine.pages import PagePool
 from llava_next_video.engine.report import Answer, Load
 from llava_next_video.engine.request import FinishReason, Output, Request, State
@@ -45,12 +45,12 @@ class Engine:
 
     def __init__(self, parts: Parts) -> None:
         decoder, vision, settings = parts.decoder, parts.vision, parts.settings
-        page_bytes = decoder.page_bytes(settings.page_tokens)
+        of_page = page_bytes(decoder, settings)
         kv_bytes = kv_bytes_for(decoder, vision, settings)
-        if kv_bytes < page_bytes:
-            raise CapacityError(f"kv_bytes {kv_bytes} hold no page of {page_bytes} bytes; raise kv_bytes")
+        if kv_bytes < of_page:
+            raise CapacityError(f"kv_bytes {kv_bytes} hold no page of {of_page} bytes; raise kv_bytes")
         self.settings = settings
-        self.pages = PagePool(kv_bytes // page_bytes, settings.page_tokens)
+        self.pages = PagePool(kv_bytes // of_page, settings.page_tokens)
         self.features = FeatureCache(settings.feature_bytes)
         self.scheduler = Scheduler(settings, self.pages, self.features)
         self.encoder = Encoder(vision, self.features, settings.frame_budget)

@@ -77,7 +77,7 @@ class DecodeGraphs:
         record: Callable[[Callable[[], Tensor]], Replay] | None = None,
     ) -> None:
         self.sizes = graph_sizes(most)
-        self._compute = compute
+        self.compute = compute
         self._attention = attention
         self._ids = torch.zeros(self.sizes[-1], dtype=torch.long, device=device)
         self._record = record or Recorder()
@@ -90,9 +90,9 @@ class DecodeGraphs:
         self._ids[rows:size].zero_()
         padded, key = self._ids[:size], self._attention.graph_key
         if key is None:
-            return self._compute(padded)[:rows]
+            return self.compute(padded)[:rows]
         if key not in self.recorded:
-            self.recorded[key] = self._record(lambda: self._compute(padded))
+            self.recorded[key] = self._record(lambda: self.compute(padded))
         return self.recorded[key]()[:rows]
 
 

@@ -11,10 +11,11 @@ from jaxtyping import Float, Int8
 from torch import Tensor
 
 from llava_next_video.engine.between import normed, root_mean_square
-from llava_next_video.engine.linear_cuda import NARROW, WideLinear, refuse_narrow
+from llava_next_video.engine.linear_cuda import NARROW, refuse_narrow
+from llava_next_video.engine.linear_wide import WideLinear
 from llava_next_video.engine.native import Int8Kernels, Kernels
 from llava_next_video.engine.product import Product
-from llava_next_video.engine.settings import DType, Quantize
+from llava_next_video.engine.settings import DType, FewRows, Quantize
 from llava_next_video.errors import ConfigError
 
 _FEW_ROWS = 8
@@ -46,9 +47,8 @@ class FloatLinear:
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
-        """`sum` with the product of each row added."""
-        sum.addmm_(x, self.turned)
-        return sum if self.bias is None else sum.add_(self.bias)
+        """`sum` with the product of each row added; the sum itself is rounded once."""
+        return sum.addmm_(x, self.turned) if self.bias is None else sum.add_(self(x))
 
 
 class PackedLinear:
@@ -185,10 +185,12 @@ def linear(
     zero_point: int = _MIDDLE,
     kernels: Kernels | None = None,
     out_dtype: torch.dtype = torch.float32,
+    few_rows: FewRows = "torch",
 ) -> Product:
     """One product for several weights with a common input; missing biases count as zero.
 
-    `out_dtype` is what 8-bit products come in where `kernels` put their scales on.
+    `out_dtype` is what 8-bit products come in where `kernels` put their scales on; `few_rows` says who
+    multiplies a few rows on a GPU.
     """
     weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
     bias = None
@@ -197,7 +199,7 @@ def linear(
         bias = parts[0] if len(parts) == 1 else torch.cat(parts)
     if quantize == "none":
         if weight.is_cuda:
-            return WideLinear(weight, bias)
+            return WideLinear(weight, bias, few_rows)
         return PackedLinear(weight, bias) if PackedLinear.suits(weight) else FloatLinear(weight, bias)
     if weight.device.type == "cpu":
         if kernels is not None:

@@ -7,9 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
-from types import ModuleType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,96 +21,8 @@ from llava_next_video.errors import ConfigError
 _LARGEST_FP8 = 448.0
 _LEAST = 1e-10
 _GROUP = 128
-_CACHE_BYTES = 256 * 1024**2  # more than any GPU keeps close
-_TRIES = 7
 _INNER_TILES = 8
 _FEW_ROWS = 64  # beyond, making floats of the weights first and multiplying those is faster
-
-
-class WideLinear:
-    """Weights as they are. One row alone goes through a kernel of its own where that measures faster."""
-
-    def __init__(self, weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None) -> None:
-        self.weight = weight.contiguous()
-        self.multiplications, self.weight_bytes = weight.numel(), weight.nbytes
-        self.bias = bias
-
-    def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
-        """The product for each row."""
-        alone = self._alone(x)
-        return F.linear(x, self.weight, self.bias) if alone is None else alone(x)
-
-    def after_norm(
-        self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
-    ) -> Float[Tensor, "rows out"]:
-        """The product for each row after an RMS norm."""
-        alone = self._alone(x)
-        return self(normed(x, weight, epsilon)) if alone is None else alone(x, norm=weight, epsilon=epsilon)
-
-    def onto(
-        self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
-    ) -> Float[Tensor, "rows out"]:
-        """`sum` with the product of each row added."""
-        alone = self._alone(x)
-        if alone is not None:
-            return alone(x, onto=sum)
-        sum.addmm_(x, self.weight.t())
-        return sum if self.bias is None else sum.add_(self.bias)
-
-    def _alone(self, x: Tensor) -> Callable[..., Tensor] | None:
-        return fastest_alone(self.weight) if len(x) == 1 and self.bias is None else None
-
-
-_TILE_OF: dict[tuple[torch.Size, torch.dtype, torch.device], Any] = {}
-"""What was measured for each size of matrix; None: torch's own product is faster."""
-
-
-def fastest_alone(weight: Float[Tensor, "out width"]) -> Callable[..., Tensor] | None:
-    """The kernel for one row of this matrix in the tiles that measure fastest; None: torch is faster."""
-    kind = (weight.shape, weight.dtype, weight.device)
-    if kind not in _TILE_OF:
-        _TILE_OF[kind] = _measured_tile(weight)
-    tile = _TILE_OF[kind]
-    return None if tile is None else partial(_kernels().one_row, weight=weight, tile=tile)
-
-
-def _measured_tile(weight: Tensor) -> Any:
-    kernels = _kernels()
-    x = torch.randn(1, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    best, least_ms = None, _graph_ms(partial(F.linear, x, weight))
-    for tile in kernels.TILES:
-        ms = _graph_ms(partial(kernels.one_row, x, weight, tile))
-        if ms < least_ms:
-            best, least_ms = tile, ms
-    return best
-
-
-def _graph_ms(work: Callable[[], object]) -> float:
-    """Milliseconds of some work as a graph takes for it, with its inputs out of the caches."""
-    flush = torch.empty(_CACHE_BYTES, dtype=torch.uint8, device="cuda")
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
-    times = []
-    for _ in range(_TRIES):
-        flush.zero_()
-        begin.record()
-        graph.replay()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end))
-    return min(times)
-
-
-@cache
-def _kernels() -> ModuleType:
-    """The kernel for one row and its tiles; they need Triton, and a CPU never asks for them."""
-    from llava_next_video.engine.kernels import one_row
-
-    return one_row
 
 
 class NarrowLinear:

@@ -24,6 +24,9 @@ _LEAST_TOKENS = 2048
 _BITS: dict[Quantize, float] = {"none": 16, "int8": 8.1, "fp8": 8.1, "int4": 4.25}
 _GIB = 1024**3
 
+FP8 = torch.float8_e4m3fn
+"""Keys and values in 8 bits; each token and head has a scale beside them, in float32."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -52,6 +55,32 @@ class Estimate:
             )
 
 
+def stored_dtype(settings: EngineSettings, dtype: torch.dtype) -> torch.dtype:
+    """The precision of stored keys and values where weights have that one."""
+    return FP8 if settings.kv_dtype == "fp8" else dtype
+
+
+def token_bytes(*, layers: int, key_value_heads: int, head_width: int, dtype: torch.dtype) -> int:
+    """Memory of the keys and values of one token over all layers, scales of 8-bit ones included.
+
+    >>> sizes = {"layers": 32, "key_value_heads": 32, "head_width": 128}
+    >>> token_bytes(**sizes, dtype=torch.bfloat16), token_bytes(**sizes, dtype=torch.float8_e4m3fn)
+    (524288, 270336)
+    """
+    each = head_width * dtype.itemsize + (torch.float32.itemsize if dtype is FP8 else 0)
+    return layers * 2 * key_value_heads * each
+
+
+def page_bytes(decoder: Decoder, settings: EngineSettings) -> int:
+    """Memory of one page of an engine."""
+    return settings.page_tokens * token_bytes(
+        layers=len(decoder.layers),
+        key_value_heads=decoder.key_value_heads,
+        head_width=decoder.head_width,
+        dtype=stored_dtype(settings, decoder.store_dtype),
+    )
+
+
 def estimate(model: Any, settings: EngineSettings, *, item_bytes: int = 2) -> Estimate:
     """What the engine needs for a network, which may be without weights.
 
@@ -61,7 +90,13 @@ def estimate(model: Any, settings: EngineSettings, *, item_bytes: int = 2) -> Es
     narrow = sum(parameter.numel() for name, parameter in layers.named_parameters() if "proj" in name)
     every = sum(parameter.numel() for parameter in model.parameters())
     weights = int(narrow * _BITS[settings.quantize] / 16 * item_bytes) + (every - narrow) * item_bytes
-    token_kv = 2 * text.num_hidden_layers * text.num_key_value_heads * head_width(text) * item_bytes
+    wide = torch.float32 if item_bytes == torch.float32.itemsize else torch.bfloat16
+    token_kv = token_bytes(
+        layers=text.num_hidden_layers,
+        key_value_heads=text.num_key_value_heads,
+        head_width=head_width(text),
+        dtype=stored_dtype(settings, wide),
+    )
     rows = settings.token_budget * (4 * text.hidden_size + 3 * text.intermediate_size) * item_bytes
     logits = settings.max_requests * text.vocab_size * 4
     return Estimate(
@@ -102,7 +137,7 @@ def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> 
     free, total = torch.cuda.mem_get_info(decoder.device)
     peak = _peak_bytes(decoder, vision, settings)
     left = free - peak - settings.feature_bytes - total // _SPARE_SHARE
-    most = settings.max_requests * decoder.context * decoder.page_bytes(1)
+    most = settings.max_requests * decoder.context * page_bytes(decoder, settings) // settings.page_tokens
     return max(min(left, most), 0)
 
 

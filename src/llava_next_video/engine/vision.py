@@ -270,13 +270,14 @@ class Vision:
         zero_point: int = 128,
         out_dtype: torch.dtype = torch.float32,
     ) -> Product:
-        weights = [module.weight.detach().to(self.device, self.dtype) for module in modules]
-        biases = [None if m.bias is None else m.bias.detach().to(self.device, self.dtype) for m in modules]
-        if weight_by != 1.0:
-            weights = [weight * weight_by for weight in weights]
-        if bias_by != 1.0:
-            biases = [None if bias is None else bias * bias_by for bias in biases]
+        weights = [self._stretched(module.weight, weight_by) for module in modules]
+        biases = [None if m.bias is None else self._stretched(m.bias, bias_by) for m in modules]
         return linear(weights, biases, quantize, zero_point, self.kernels, out_dtype)
+
+    def _stretched(self, numbers: Tensor, by: float) -> Tensor:
+        """Numbers of the checkpoint times a factor, rounded to our precision once."""
+        there = numbers.detach().to(self.device)
+        return there.to(self.dtype) if by == 1.0 else (there.float() * by).to(self.dtype)
 
 
 def tiles_at_once(device: torch.device, tile_bytes: int) -> int:

@@ -13,7 +13,7 @@ PROGRAM = """
 import re
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from llava_next_video.engine.kernels import fused, one_row, paged, store
+from llava_next_video.engine.kernels import few_rows, fused, paged, store
 
 STRIDES = ("behind", "scales_behind", "query_stride", "stride", "half")  # multiples of 16
 
@@ -21,6 +21,8 @@ STRIDES = ("behind", "scales_behind", "query_stride", "stride", "half")  # multi
 def lines(kernel, types, constants, **options):
     '''The machine's instructions for a kernel.'''
     names = kernel.arg_names
+    if "OVERLAPPED" in names:
+        constants = constants | {"OVERLAPPED": True}
     types = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
     aligned = [n for n, name in enumerate(names) if types[name].startswith("*") or name in STRIDES]
     source = ASTSource(
@@ -29,7 +31,15 @@ def lines(kernel, types, constants, **options):
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(n,): [["tt.divisibility", 16]] for n in aligned},
     )
-    return compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    options = options | {"launch_pdl": True}
+    code = compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
+    if "OVERLAPPED" in names:
+        early, waited, _ = code.partition("griddepcontrol.wait")
+        assert waited and "griddepcontrol.launch_dependents" in early
+        assert not re.search(r"st\\.global|cp\\.async|atom", early), "too early a write"
+        for read in re.findall(r"ld\\.global\\S*", early):  # weights, or one number of the table of the step
+            assert "evict_first" in read or re.fullmatch(r"ld\\.global\\.b32", read), read
+    return code
 
 
 def split(number, stored, **constants):
@@ -60,12 +70,20 @@ for stored in ("bf16", "fp8e4nv"):
 floats = {name: "*bf16" for name in ("x", "weight", "out", "gate_up")}
 lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"WIDTH": 4096, "PADDED": 4096})
 lines(fused._silu_kernel, floats, {"BLOCK": 1024})
-row = {name: "*bf16" for name in ("x", "weight", "norm", "out")} | {"epsilon": "fp32"}
-for tile in one_row.TILES:
-    for width, padded in ((4096, 4096), (11008, 16384)):
-        code = lines(one_row._one_row_kernel, row, {"WIDTH": width, "PADDED": padded, "NORMED": width == 4096,
-                     "ADDED": width != 4096, "ROWS": tile.rows, "AT_ONCE": tile.width}, num_warps=tile.warps)
-        assert re.search(r"ld\\.global\\S*v4", code), "weights are not read 16 bytes at once"
+row = {name: "*bf16" for name in ("x", "weight", "norm", "bias", "out")} | {"epsilon": "fp32"}
+for width, padded, role in ((4096, 4096, "NORMED"), (4096, 4096, "GATED"), (11008, 1, "ADDED")):
+    switches = {"GATED": role == "GATED", "ADDED": role == "ADDED", "BIASED": False}
+    for cut in few_rows.ONE_ROW:
+        shape = {"WIDTH": width, "OUT": cut.out, "AT_ONCE": cut.width, "AHEAD": cut.ahead}
+        shape |= {"NORMED": role != "ADDED", "PADDED": padded}
+        code = lines(few_rows._one_row_kernel, row, shape | switches, num_warps=4)
+        early = code[:code.index("griddepcontrol.wait")]
+        assert re.search(r"ld\\.global\\S*v4", early), "weights wait for the kernel before"
+    for cut in few_rows.FEW_ROWS:
+        shape = {"WIDTH": width, "OUT": cut.out, "AT_ONCE": cut.width, "ROWS": cut.rows}
+        code = lines(few_rows._few_rows_kernel, row, shape | switches, num_warps=4,
+                     num_stages=cut.ahead + 1)
+        assert "mma.sync" in code and re.search(r"cp\\.async\\.cg", code), "weights are not on their way"
 """
 
 

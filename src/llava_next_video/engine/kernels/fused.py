@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
+from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
 
 _AT_ONCE = 1024
 
@@ -32,6 +33,7 @@ def rms_norm(
             epsilon,
             WIDTH=x.shape[1],
             PADDED=block,
+            **overlapped(x.device),
             num_warps=min(max(block // 512, 1), 16),
         )
     return out
@@ -39,8 +41,12 @@ def rms_norm(
 
 @triton.jit
 @no_type_check
-def _rms_norm_kernel(x, weight, out, epsilon, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+def _rms_norm_kernel(
+    x, weight, out, epsilon, WIDTH: tl.constexpr, PADDED: tl.constexpr, OVERLAPPED: tl.constexpr
+):
     """One row, in float32."""
+    let_next_begin(OVERLAPPED)
+    wait(OVERLAPPED)
     feature = tl.arange(0, PADDED)
     inside = feature < WIDTH
     at = tl.program_id(0).to(tl.int64) * WIDTH + feature
@@ -61,14 +67,18 @@ def silu_and_multiply(gate_up: Float[Tensor, "rows both"]) -> Float[Tensor, "row
     rows, half = gate_up.shape[0], gate_up.shape[1] // 2
     out = gate_up.new_empty(rows, half)
     if rows:
-        _silu_kernel[(rows, triton.cdiv(half, _AT_ONCE))](gate_up, out, half, BLOCK=_AT_ONCE)
+        _silu_kernel[(rows, triton.cdiv(half, _AT_ONCE))](
+            gate_up, out, half, BLOCK=_AT_ONCE, **overlapped(gate_up.device)
+        )
     return out
 
 
 @triton.jit
 @no_type_check
-def _silu_kernel(gate_up, out, half, BLOCK: tl.constexpr):
+def _silu_kernel(gate_up, out, half, BLOCK: tl.constexpr, OVERLAPPED: tl.constexpr):
     """Some features of one row, in float32."""
+    let_next_begin(OVERLAPPED)
+    wait(OVERLAPPED)
     row = tl.program_id(0).to(tl.int64)
     feature = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = feature < half

@@ -7,7 +7,7 @@ a request that generates; a bundle of many rows reads the pages with which all o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
+from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
 from llava_next_video.engine.kernels.store import LayerPages
 from llava_next_video.engine.steptable import FIELDS, Field, Plan
 
@@ -31,6 +32,7 @@ _SHARED_ROW = tl.constexpr(int(Field.SHARED_ROW))
 
 _LOG2_E = 1.4426950408889634
 _MOST_SPLITS = 32
+_FEW_SPLITS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +41,13 @@ class Launch:
 
     Attributes:
         programs: How many of them keep the card busy; contexts are split until there are so many.
+        at_once: How many of them run at once; few bundles are split until these are enough.
         tokens: Keys and values read at once.
         warps, stages: Threads of a program in 32s, and how many reads are on their way at once.
     """
 
     programs: int
+    at_once: int = 0
     tokens: int = 64
     warps: int = 4
     stages: int = 3
@@ -56,16 +60,25 @@ class Launch:
         """
         if device.type != "cuda":
             return cls(programs=8, tokens=32)
-        programs = 16 * torch.cuda.get_device_properties(device).multi_processor_count
-        return cls(programs=programs) if dtype.itemsize < 4 else cls(programs=programs, tokens=32, stages=2)
+        count = torch.cuda.get_device_properties(device).multi_processor_count
+        launch = cls(programs=16 * count, at_once=4 * count)
+        return launch if dtype.itemsize < 4 else replace(launch, tokens=32, stages=2)
 
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.
 
-        >>> [Launch(programs=2112).splits(bundles, key_value_heads=32) for bundles in (1, 8, 64)]
-        [32, 9, 2]
+        One or two bundles are cut into as many as run at once: all of them begin and end together.
+
+        >>> launch = Launch(programs=2112, at_once=528)
+        >>> [launch.splits(bundles, key_value_heads=32) for bundles in (1, 8, 64)]
+        [16, 9, 2]
         """
-        return min(-(-self.programs // (bundles * key_value_heads)), _MOST_SPLITS) if bundles else 0
+        if not bundles:
+            return 0
+        pieces = self.at_once // (bundles * key_value_heads)
+        if pieces < _FEW_SPLITS:
+            pieces = -(-self.programs // (bundles * key_value_heads))
+        return min(pieces, _MOST_SPLITS)
 
 
 def attend_paged(
@@ -101,6 +114,7 @@ def attend_paged(
     skipped_from = plan.rows if plan.long is None else plan.long.first
     partial = torch.empty(size, dtype=torch.float32, device=queries.device)
     sums = torch.empty(size[:3], dtype=torch.float32, device=queries.device)
+    overlap = overlapped(queries.device)
     parts = [(False, plan.own, plan.own_rows, 0, own)]
     if plan.shared:
         parts.append((True, plan.shared, plan.shared_rows, own, columns - own))
@@ -131,6 +145,7 @@ def attend_paged(
             PAGE=pages.page_tokens,
             ROWS=product_rows,
             TOKENS=launch.tokens,
+            **overlap,
             num_warps=launch.warps,
             num_stages=launch.stages,
         )
@@ -148,6 +163,7 @@ def attend_paged(
             WIDTH=width,
             PADDED=triton.next_power_of_2(width),
             COLUMNS=triton.next_power_of_2(columns),
+            **overlap,
             num_warps=2,
         )
 
@@ -183,8 +199,10 @@ def _split_kernel(
     PAGE: tl.constexpr,
     ROWS: tl.constexpr,
     TOKENS: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):
     """One split of what one bundle looks at, for one key head. Logs are to the base of two."""
+    let_next_begin(OVERLAPPED)
     bundle, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     place = tl.arange(0, ROWS)
     feature = tl.arange(0, PADDED)
@@ -217,6 +235,7 @@ def _split_kernel(
     table = tables + tl.load(rows + one * _FIELDS + _TABLE) * table_width
     asked = head * GROUP + place % GROUP
     wide = feature < WIDTH
+    wait(OVERLAPPED)
     query = tl.load(
         queries + row.to(tl.int64)[:, None] * query_stride + asked[:, None] * WIDTH + feature[None, :],
         mask=live[:, None] & wide[None, :],
@@ -281,8 +300,10 @@ def _merge_kernel(
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
     COLUMNS: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):
     """The splits of one row and head together; only rows with a shared bundle have all columns."""
+    let_next_begin(OVERLAPPED)
     kept, head = tl.program_id(0), tl.program_id(1)
     row = tl.where(kept >= skipped_from, kept + skipped, kept)
     column = tl.arange(0, COLUMNS)
@@ -290,6 +311,7 @@ def _merge_kernel(
     covered = tl.load(rows + row * _FIELDS + _COVERED)
     there = (column < own) | ((column < columns) & (covered > 0))
     at = (kept.to(tl.int64) * columns + column) * HEADS + head
+    wait(OVERLAPPED)
     sum_of = tl.load(sums + at, mask=there, other=float("-inf"))
     weight = tl.exp2(sum_of - tl.max(sum_of, 0))
     found = tl.load(

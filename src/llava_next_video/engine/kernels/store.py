@@ -10,6 +10,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
+from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
 from llava_next_video.engine.steptable import FIELDS, Field, Long
 
 _FIELDS = tl.constexpr(FIELDS)
@@ -94,6 +95,7 @@ def store(
         WIDTH=width,
         PADDED=triton.next_power_of_2(width),
         PAGE=pages.page_tokens,
+        **overlapped(keys_values.device),
     )
 
 
@@ -120,12 +122,15 @@ def _store_kernel(
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
     PAGE: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
 ):
     """Keys (part 0), values (part 1) or some query heads (other parts) of one row."""
+    let_next_begin(OVERLAPPED)
     row, part = tl.program_id(0), tl.program_id(1)
     head, feature = tl.arange(0, PADDED_HEADS), tl.arange(0, PADDED)
     position = tl.load(rows + row * _FIELDS + _POSITION)
     table = tables + tl.load(rows + row * _FIELDS + _TABLE) * table_width
+    page = tl.load(table + position // PAGE).to(tl.int64)
     inside = (head < HEADS)[:, None] & (feature < WIDTH)[None, :]
     if part < 2:
         source = keys_values + row.to(tl.int64) * stride + part * (HEADS * WIDTH)
@@ -134,6 +139,7 @@ def _store_kernel(
         source = queries + row.to(tl.int64) * query_stride + asked * WIDTH
         inside = inside & (asked + head < QUERY_HEADS)[:, None]
     offset = head[:, None] * WIDTH + feature[None, :]
+    wait(OVERLAPPED)
     x = tl.load(source + offset, mask=inside, other=0.0).to(tl.float32)
     if TURNED:
         if part != 1:
@@ -145,7 +151,6 @@ def _store_kernel(
             )
             tl.store(source + offset, x.to(keys_values.dtype.element_ty), mask=inside)
     if part < 2:
-        page = tl.load(table + position // PAGE).to(tl.int64)
         slot = (page * HEADS + head) * PAGE + position % PAGE
         if SCALED:
             scale = tl.maximum(tl.max(tl.abs(x), 1), _LEAST) / _LARGEST

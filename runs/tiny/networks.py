@@ -201,10 +201,10 @@ class Model:
                 features = functional.gelu(features)
         return features.float()
 
-    def seen_clips(self, patches: Tensor) -> Tensor:
+    def seen_clips(self, patches: Tensor, frames: int = FRAMES) -> Tensor:
         """Pooled and projected: seeds x clips x visual tokens x width."""
         grid = patches.unflatten(2, (CELLS, 2, CELLS, 2)).mean((3, 5))
-        return self.project(grid.flatten(2, 3).unflatten(1, (-1, FRAMES)).flatten(2, 3))
+        return self.project(grid.flatten(2, 3).unflatten(1, (-1, frames)).flatten(2, 3))
 
     def seen_pictures(self, patches: Tensor, size: Size) -> Tensor:
         """Base view, then rows of tiles with a newline after each."""

@@ -12,9 +12,9 @@ from llava_next_video.world.questions import Question, ask
 from llava_next_video.world.scene import ACTIONS, COLOURS, SHAPES, Scene, Step
 
 SHORT, WRONG, WRONG_ANSWERS = 0.7, 0.3, 0.15
-"""Shares of captions that leave something out, of captions with a wrong fact, of other answers that are wrong."""
+"""Shares of captions that leave something out, of captions with a wrong fact, and of other wrong answers."""
 NO_DOING = 0.75
-"""Share of the short captions of two things that do not say what these do; the others speak of one of them."""
+"""Share of the short captions of two things that do not say what these do; the others speak of one."""
 
 
 def careless(scene: Scene, rng: random.Random, words: Words, room: int, focus: float) -> list[list[Question]]:

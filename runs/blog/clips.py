@@ -1,8 +1,8 @@
 """(b) The networks that learnt from pictures learn from clips: alone, or with pictures in one of two ways.
 
-In `separate` a step sees clips or pictures, in `mixed` both; the number of samples is the same. The frames' facts
-(`seeing`) are asked for beside the answers, less and less: from answers alone networks of this size find out about
-motion too slowly.
+In `separate` a step sees clips or pictures, in `mixed` both; the number of samples is the same. The facts
+of what is seen are asked for beside the answers, less and less: from answers alone networks of this size find out
+about motion too slowly.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """(d) Networks that have seen clips of 4 to 16 frames read longer ones, positions as they are or divided.
 
-Two kinds: `plain` has seen positions as they are, `stretched` also ones divided by up to 4 (half of its clips).
+Two kinds: `plain` has seen positions as they are, `stretched` also ones divided by up to 4, with half of its
+clips.
 """
 
 from __future__ import annotations
@@ -71,11 +72,9 @@ def learn_lengths(setting: Setting, *, until: float, read_until: float) -> None:
     found: dict[str, object] = {"log": [log], "trained": tokens_of(TRAINED_FRAMES[-1], head), "rows": []}
     rows: list[dict[str, object]] = []
     exams = {frames: Examination(stack.words, setting.examine, frames=frames) for frames in READ_FRAMES}
-    first = [(frames, factor) for frames in READ_FRAMES for factor in {1.0, automatic_factor(frames, head)}]
-    later = [
-        (frames, factor) for factor in FACTORS[1:] for frames in READ_FRAMES if (frames, factor) not in first
-    ]
-    for frames, factor in (*first, *later):
+    first = [(frames, factor) for frames in READ_FRAMES for factor in (1.0, automatic_factor(frames, head))]
+    later = [(frames, factor) for factor in FACTORS[1:] for frames in READ_FRAMES]
+    for frames, factor in dict.fromkeys([*first, *later]):
         if time.time() > read_until:
             print(f"{stack.clock()} no time left to read {frames} frames with factor {factor:g}", flush=True)
             continue

@@ -53,11 +53,10 @@ class Examination:
     ) -> None:
         rng = random.Random("the blog's examination")
         self.still, self.tiled, self.sets = still, tiled, []
-        for size in PICTURE_SIZES[:3] if still else (None,):
-            mix = Mix(things=SMALL, still=still, frames=frames)
-            self.sets.append(
-                (size, *examination(rng, max(count // (3 if still else 1), 2), mix, words, ROOM))
-            )
+        sizes = PICTURE_SIZES[:3] if still else (None,)
+        mix = Mix(things=SMALL, still=still, frames=frames)
+        for size in sizes:
+            self.sets.append((size, *examination(rng, max(count // len(sizes), 2), mix, words, ROOM)))
 
     @torch.no_grad()
     def hold(self, stack: Stack, *, stretch: float = 1.0, at_once: int = 16) -> list[Mark]:
@@ -105,20 +104,14 @@ def _guesses(scenes: Sequence[Scene], asked: Sequence[list[Question]]) -> dict[t
 
 def cells(marks: Sequence[Mark], networks: slice = slice(None)) -> dict[str, Cell]:
     """Shares of right answers by group and by family, and of all."""
+    single = {family: (family,) for family in sorted({mark.family for mark in marks})}
     found = {}
-    for name, families in {
-        "all": None,
-        **GROUPS,
-        **{f: (f,) for f in sorted({m.family for m in marks})},
-    }.items():
-        chosen = [mark for mark in marks if families is None or mark.family in families]
+    for name, families in {"all": tuple(single), **GROUPS, **single}.items():
+        chosen = [mark for mark in marks if mark.family in families]
         if chosen:
-            shares = [(str(mark.scene), mark.right[networks]) for mark in chosen]
+            flags = [(str(mark.scene), [float(one) for one in mark.right[networks]]) for mark in chosen]
             guess = 100 * sum(mark.guess for mark in chosen) / len(chosen)
-            found[name] = {
-                **cell([(s, [float(f) for f in flags]) for s, flags in shares]),
-                "guess": round(guess, 1),
-            }
+            found[name] = cell(flags) | {"guess": round(guess, 1)}
     return found
 
 

@@ -1,8 +1,8 @@
 """(a) Networks that learn from pictures alone, with tiles (AnyRes) or from the base view, and then see clips.
 
-Of the states that they start from only the tower is taken, which has seen single frames. `reading` and `seeing`
-stand in for a pretrained language model and its first sight, as in `runs/tiny`: it is told, as numbers, what is
-true in pictures and in clips, but pixels come from pictures alone.
+Of the states that they start from only the tower is taken, which has seen single frames. `reading` and
+`seeing` stand in for a pretrained language model and its first sight, as in `runs/tiny`: the language model is
+told, as numbers, what is true in pictures and in clips, but pixels come from pictures alone.
 """
 
 from __future__ import annotations

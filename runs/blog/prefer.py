@@ -1,24 +1,28 @@
 """(c) Direct preference optimisation from feedback, with the world's truth as the judge.
 
-First the networks learn from careless captions, as those of the web are: most are short, some are wrong. Then,
-round after round, they caption new clips several times, the judge scores each caption by the facts that are both
-true and said, and the best of a clip is preferred to the worst.
+First the networks learn from careless captions, as those of the web are: most are short, some are
+wrong. Then, round after round, they caption new clips several times, the judge scores each caption by the facts that are
+both true and said, and the best of a clip is preferred to the worst.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from careless import careless, prompted
 from marks import Cell, Examination, cell, cells
 from painting import Rows
+from pool import to_device
 from scenes import Mix
+from scenes import rows as scene_rows
 from speak import speak
-from stack import Setting, Stack, Supply, paced, write_whole
+from stack import ROOM, Setting, Stack, Supply, paced, write_whole
 from stages import Seen, Text, look
 from text import UNKNOWN, dialogue_rows
 from torch import Tensor
@@ -37,9 +41,13 @@ RATE = 0.0005
 PASSES = 3
 """How often the pairs of a round are looked at."""
 PAIR_ROOM = 96
-PROMPT_ROOM = 48
+"""Tokens of a question and an answer, twice; what is longer is left out."""
+FILLING = {"id": 0, "label": UNKNOWN, "position": 0, "dialogue": -1, "weight": 0.0}
+"""Columns of text in the order of `dialogue_rows`, and what stands where a row has no more words."""
 AT_ONCE = 48
 """Clips that are captioned at once."""
+SCALES = {"words": 1.0}
+"""What is not given in per cent."""
 
 
 def learn_preferences(setting: Setting, *, careless_until: float, until: float) -> None:
@@ -55,8 +63,8 @@ def learn_preferences(setting: Setting, *, careless_until: float, until: float) 
         log = [stack.learn("careless", both, losses, pace, rate=0.003, cool=0.6, supply=supply)]
         found: dict[str, object] = {"log": log, "rounds": []}
         exam = Examination(stack.words, setting.examine)
-        unseen = supply.pools[1].draw(setting.examine)
-        unseen = {name: torch.cat([column] * stack.seeds) for name, column in unseen.items()}
+        table = scene_rows(random.Random("unseen"), setting.examine, mixes[1], stack.words, ROOM)
+        unseen = to_device(np.concatenate([table] * stack.seeds), stack.device)
         found["before"] = examined(stack, exam, unseen)
         write_whole(setting.out / "preferences.json", found)
         supply.want(0, 1)
@@ -97,9 +105,6 @@ def examined(stack: Stack, exam: Examination, unseen: Rows) -> dict[str, dict[st
         for name in marks[0][0]
     }
     return {"captions": captions, "questions": cells(exam.hold(stack))}
-
-
-SCALES = {"words": 1.0}
 
 
 def caption_marks(said: str, truth: str) -> dict[str, float]:
@@ -187,14 +192,13 @@ def _round(
 def _sampled(said: Sequence[list[list[str]]], truths: Sequence[list[str]]) -> dict[str, object]:
     """Facts of drawn captions, for each network."""
     found: dict[str, object] = {}
+    each = [
+        [caption_marks(one, truth) for captions, truth in zip(of, true, strict=True) for one in captions]
+        for of, true in zip(said, truths, strict=True)
+    ]
     for name in ("right", "wrong", "missing", "words"):
-        each = []
-        for captions, true in zip(said, truths, strict=True):
-            marks = [
-                caption_marks(one, truth)[name] for a, truth in zip(captions, true, strict=True) for one in a
-            ]
-            each.append(round(SCALES.get(name, 100.0) * sum(marks) / len(marks), 2))
-        found[name] = each
+        scale = SCALES.get(name, 100.0)
+        found[name] = [round(scale * sum(one[name] for one in marks) / len(marks), 2) for marks in each]
     return found
 
 
@@ -227,28 +231,21 @@ def _picked(rows: Rows, chosen: Sequence[Tensor]) -> Rows:
 def _pairs(stack: Stack, rows: Rows, seed: int, judged: Sequence[dict[str, float]]) -> Pairs:
     """The best answer against the worst, wherever the judge tells some apart."""
     count = len(judged)
-    columns: dict[str, list[list[float]]] = {
-        name: [] for name in ("id", "label", "position", "dialogue", "weight")
-    }
-    scenes = []
+    scenes, made = [], []
     for number, scores in enumerate(judged):
         chosen = choose(scores, "best_worst")
         if chosen is None:
             continue
         question = _question(stack, rows, seed * count + number)
         spoken = [[Question(family="caption", text=question, answer=answer)] for answer in chosen]
-        made = dialogue_rows(spoken, stack.words)
-        if len(made[0]) > PAIR_ROOM:
-            continue
-        scenes.append(number)
-        for (name, column), values, filling in zip(
-            columns.items(), made, (0, UNKNOWN, 0, -1, 0.0), strict=True
-        ):
-            column.append([*values, *[filling] * (PAIR_ROOM - len(values))])
-    text = {
-        name: torch.tensor(column, device=stack.device).view(len(scenes), PAIR_ROOM)
-        for name, column in columns.items()
-    }
+        columns = dialogue_rows(spoken, stack.words)
+        if len(columns[0]) <= PAIR_ROOM:
+            scenes.append(number)
+            made.append(columns)
+    text = {}
+    for index, (name, filling) in enumerate(FILLING.items()):
+        filled = [[*columns[index], *[filling] * (PAIR_ROOM - len(columns[index]))] for columns in made]
+        text[name] = torch.tensor(filled, device=stack.device).view(len(scenes), PAIR_ROOM)
     return Pairs(scenes=torch.tensor(scenes, dtype=torch.long, device=stack.device), text=text)
 
 

@@ -3,9 +3,9 @@
     python run.py --device cuda --start ../tiny/out/first          # five minutes on a GPU
     python run.py --device cpu --start ../tiny/out/first --deadline 20000 --batch 8 --seeds 1
 
-Parts: `pictures-tiles` and `pictures-base` (a), `clips-alone`, `clips-separate` and `clips-mixed` (b, when the first
-is over), `preferences` (c), `lengths` (d). Each leaves its figures in OUT/NAME.json as it finds them; together they
-are OUT/results.json, from which `report.py` makes tables and plots.
+Parts: `pictures-tiles` and `pictures-base` (a), `clips-alone`, `clips-separate` and `clips-mixed` (b, when
+the first is over), `preferences` (c), `lengths` (d). Each leaves its figures in OUT/NAME.json as it finds them;
+together they are OUT/results.json, from which `report.py` makes tables and plots.
 """
 
 from __future__ import annotations
@@ -43,21 +43,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--start", type=Path, required=True, help="folder of seed0.pt, ... of runs/tiny/train.py"
-    )
+    parser.add_argument("--start", type=Path, required=True, help="folder of states of runs/tiny/train.py")
     parser.add_argument("--out", type=Path, default=HERE / "out")
-    parser.add_argument(
-        "--deadline", type=float, default=265.0, help="seconds from the start; everything shrinks"
-    )
+    parser.add_argument("--deadline", type=float, default=265.0, help="seconds until all is over")
     parser.add_argument("--seeds", type=int, default=3, help="networks side by side")
     parser.add_argument("--batch", type=int, default=24, help="clips a step and network")
     parser.add_argument("--workers", type=int, default=2, help="processes that invent scenes, for each part")
     parser.add_argument("--examine", type=int, default=150, help="scenes of each kind in an examination")
     parser.add_argument("--steps", type=int, help="steps of each stage, in place of its time")
-    parser.add_argument(
-        "--video-steps", type=int, default=1000, help="of each way to learn from clips, at most"
-    )
+    parser.add_argument("--video-steps", type=int, default=1000, help="of each way in (b), at most")
     parser.add_argument("--rounds", type=int, default=10, help="of preferences")
     parser.add_argument("--parts", choices=BEGIN, nargs="+", default=list(BEGIN))
     parser.add_argument("--part", choices=BEGIN, help=argparse.SUPPRESS)

@@ -47,7 +47,7 @@ def speak(
 ) -> list[list[list[str]]]:
     """For each network and each scene so many answers; temperature 0 takes the likeliest word.
 
-    The question of a row is its first dialogue. Nothing is cached: every word costs a pass over all before it.
+    The question of a row is its first dialogue. Nothing is cached: a word costs a pass over all before.
     """
     text = Text.of(rows, stack.seeds)
     prompts = Prompts.of(text)
@@ -71,16 +71,11 @@ def speak(
         over |= word == END
         if bool(over.all()):
             break
-    return [
-        [
-            [
-                _said(stack, ids[seed, row].tolist(), int(asked[seed, row]))
-                for row in range(first, first + each)
-            ]
-            for first in range(0, scenes * each, each)
-        ]
-        for seed in range(stack.seeds)
+    said = [
+        [_said(stack, words, first) for words, first in zip(*of, strict=True)]
+        for of in zip(ids.tolist(), asked.tolist(), strict=True)
     ]
+    return [[of[first : first + each] for first in range(0, scenes * each, each)] for of in said]
 
 
 def _drawn(logits: Tensor, temperature: float, top_p: float) -> Tensor:

@@ -45,7 +45,7 @@ class Setting:
         out: Where states and figures go.
         seeds: Networks side by side.
         batch: Clips a step and seed.
-        workers: Processes that invent scenes, for each part (twice as many in part a); 0: the part itself does.
+        workers: Processes that invent scenes, for each part, twice as many in (a); 0: none.
         examine: Scenes of each kind in an examination.
         begun: Seconds since the epoch when all began.
         deadline: Seconds after that when all has to be over.
@@ -76,29 +76,23 @@ class Supply:
     """Scenes of several mixes on the device."""
 
     def __init__(
-        self,
-        setting: Setting,
-        mixes: list[Mix],
-        words: Words,
-        *,
-        room: int = ROOM,
-        workers: int | None = None,
+        self, setting: Setting, mixes: list[Mix], words: Words, *, workers: int | None = None
     ) -> None:
-        self.mixes, self.words, self.room = mixes, words, room
+        self.mixes, self.words = mixes, words
         workers = setting.workers if workers is None else workers
         device = torch.device(setting.device)
         capacity = 100_000 if workers else 64
-        self.pools = [Pool(1 if mix.still else mix.frames, room, capacity, device) for mix in mixes]
+        self.pools = [Pool(1 if mix.still else mix.frames, ROOM, capacity, device) for mix in mixes]
         self.rng, self.makers = random.Random(0), None
         if workers:
-            self.makers = Makers(mixes, [room] * len(mixes), workers, 0)
+            self.makers = Makers(mixes, [ROOM] * len(mixes), workers, 0)
 
     def want(self, *shares: float) -> None:
         """How much of each mix is made from now on; waits until there is enough of those wanted."""
         if self.makers is None:
             for mix, pool, share in zip(self.mixes, self.pools, shares, strict=True):
                 if share:
-                    pool.put(rows(self.rng, 16, mix, self.words, self.room))
+                    pool.put(rows(self.rng, 16, mix, self.words, ROOM))
             return
         self.makers.want(list(shares))
         self.makers.fill(self.pools, least=ENOUGH)

@@ -1,8 +1,8 @@
 """(b) The networks that learnt from pictures learn from clips: alone, or with pictures in one of two ways.
 
 In `separate` a step sees clips or pictures, in `mixed` both; the number of samples is the same. The facts
-of what is seen are asked for beside the answers, less and less: from answers alone networks of this size find out
-about motion too slowly.
+of what is seen are asked for beside the answers, less and less: from answers alone networks of this size
+find out about motion too slowly.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from files import write_whole
 from marks import Examination, cells
 from pictures import CLIPS, STILLS
-from stack import Setting, Stack, Supply, paced, write_whole
+from stack import Setting, Stack, Supply, paced
 from stages import Seen, Text, answer_loss, fact_loss, look
 from text import Words, make_tokenizer
 from torch import Tensor

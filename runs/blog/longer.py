@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 
 import torch
-from marks import Examination, cells
+from files import write_whole
+from marks import GROUPS, Examination, cells
 from network import CELLS
 from scenes import Mix
-from stack import SMALL, Setting, Stack, Supply, paced, write_whole
+from stack import SMALL, Setting, Stack, Supply, paced
 from stages import Seen, Text, answer_loss, look
 from torch import Tensor
 from transformers import LlamaConfig
@@ -82,6 +83,7 @@ def learn_lengths(setting: Setting, *, until: float, read_until: float) -> None:
         row = {"frames": frames, "factor": factor, "automatic": factor == automatic_factor(frames, head)}
         for index, kind in enumerate(KINDS):
             these = slice(index * setting.seeds, (index + 1) * setting.seeds)
-            rows.append({**row, "kind": kind, "cells": cells(marks, these)})
+            every = cells(marks, these)
+            rows.append({**row, "kind": kind, "cells": {name: every[name] for name in ("all", *GROUPS)}})
         print(f"{stack.clock()} read {frames} frames with factor {factor:g}", flush=True)
         write_whole(setting.out / "lengths.json", found | {"rows": rows})

@@ -1,8 +1,8 @@
 """(a) Networks that learn from pictures alone, with tiles (AnyRes) or from the base view, and then see clips.
 
 Of the states that they start from only the tower is taken, which has seen single frames. `reading` and
-`seeing` stand in for a pretrained language model and its first sight, as in `runs/tiny`: the language model is
-told, as numbers, what is true in pictures and in clips, but pixels come from pictures alone.
+`seeing` stand in for a pretrained language model and its first sight, as in `runs/tiny`: the language model
+is told, as numbers, what is true in pictures and in clips, but pixels come from pictures alone.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 
 import torch
+from files import write_whole
 from marks import Examination, cells
 from scenes import Mix
-from stack import SMALL, Setting, Stack, Supply, paced, write_whole
+from stack import SMALL, Setting, Stack, Supply, paced
 from stages import Seen, Text, answer_loss, code, fact_loss, look, read
 from torch import Tensor
 

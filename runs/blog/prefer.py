@@ -1,8 +1,8 @@
 """(c) Direct preference optimisation from feedback, with the world's truth as the judge.
 
-First the networks learn from careless captions, as those of the web are: most are short, some are
-wrong. Then, round after round, they caption new clips several times, the judge scores each caption by the facts that are
-both true and said, and the best of a clip is preferred to the worst.
+First the networks learn from careless captions, as those of the web are: most are short, some are wrong.
+Then, round after round, they caption new clips several times, the judge scores each caption by the facts
+that are both true and said, and the best of a clip is preferred to the worst.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from careless import careless, prompted
+from files import write_whole
 from marks import Cell, Examination, cell, cells
 from painting import Rows
 from pool import to_device
 from scenes import Mix
 from scenes import rows as scene_rows
-from speak import speak
-from stack import ROOM, Setting, Stack, Supply, paced, write_whole
-from stages import Seen, Text, look
+from speak import Views, picked, speak
+from stack import ROOM, Setting, Stack, Supply, paced
+from stages import Text, look
 from text import UNKNOWN, dialogue_rows
 from torch import Tensor
 
@@ -36,9 +37,9 @@ from llava_next_video.world.questions import Question
 THINGS = (0.0, 45.0, 55.0, 0.0)
 SAMPLES, TEMPERATURE, TOP_P = 6, 1.0, 0.95
 DPO = DpoSettings(beta=0.1, sft_weight=0.1)
-RATE = 0.0005
+RATE = 0.0003
 """Of the preferences; a tenth of what answers are learnt with."""
-PASSES = 3
+PASSES = 2
 """How often the pairs of a round are looked at."""
 PAIR_ROOM = 96
 """Tokens of a question and an answer, twice; what is longer is left out."""
@@ -91,7 +92,7 @@ def learn_preferences(setting: Setting, *, careless_until: float, until: float) 
 def examined(stack: Stack, exam: Examination, unseen: Rows) -> dict[str, dict[str, Cell]]:
     """Greedy captions of unseen clips by their facts, and the packed questions."""
     truths = _truths(stack, unseen)
-    said = _in_parts(stack, unseen, each=1)
+    said = _in_parts(stack, unseen, Views.of(stack, unseen, AT_ONCE), each=1)
     marks = [
         [caption_marks(captions[0], truth) for captions, truth in zip(found, true, strict=True)]
         for found, true in zip(said, truths, strict=True)
@@ -152,8 +153,8 @@ def _round(
     """Caption, judge, pair, learn."""
     per_seed = setting.batch * 16 if setting.steps is None else setting.batch
     rows = stack.draw(supply.pools[1], per_seed)
-    truths = _truths(stack, rows)
-    said = _in_parts(stack, rows, each=SAMPLES)
+    truths, views = _truths(stack, rows), Views.of(stack, rows, AT_ONCE)
+    said = _in_parts(stack, rows, views, each=SAMPLES)
     pairs, scores = [], []
     for seed in range(stack.seeds):
         judged = [
@@ -171,12 +172,12 @@ def _round(
     if min(len(found.scenes) for found in pairs) == 0:
         return told, {"stage": "preferences", "steps": 0}
     steps = max(PASSES * min(len(found.scenes) for found in pairs) // setting.batch, 1)
-    reference = _reference(stack, rows, pairs, setting.batch)
+    reference = _reference(stack, views, pairs, setting.batch)
     figures: list[Tensor] = []
 
     def losses(done: float) -> list[Tensor]:
         chosen = [torch.randint(len(f.scenes), (setting.batch,), device=stack.device) for f in pairs]
-        answers, spoken = _compared(stack, rows, pairs, chosen, reference)
+        answers, spoken = _compared(stack, views, pairs, chosen, reference)
         each = pair_losses(answers, DPO).view(stack.seeds, -1).mean(1)
         with torch.no_grad():
             good, bad = answers.sums(answers.policy - answers.reference)
@@ -209,23 +210,15 @@ def _truths(stack: Stack, rows: Rows) -> list[list[str]]:
     return [[stack.words.tokenizer.decode(words).strip() for words in of] for of in spoken]
 
 
-def _in_parts(stack: Stack, rows: Rows, *, each: int) -> list[list[list[str]]]:
+def _in_parts(stack: Stack, rows: Rows, views: Views, *, each: int) -> list[list[list[str]]]:
     """Captions of many clips, some at once; greedy if one each is wanted."""
-    count = len(rows["place"]) // stack.seeds
     found: list[list[list[str]]] = [[] for _ in range(stack.seeds)]
     options = {"temperature": TEMPERATURE, "top_p": TOP_P} if each > 1 else {}
-    for part in torch.arange(count, device=stack.device).split(AT_ONCE):
-        said = speak(stack, _picked(rows, [part] * stack.seeds), each=each, **options)
+    for part in torch.arange(views.visual.shape[1], device=stack.device).split(AT_ONCE):
+        said = speak(stack, picked(rows, stack.seeds, part), views.some(part), each=each, **options)
         for seed, captions in enumerate(said):
             found[seed] += captions
     return found
-
-
-def _picked(rows: Rows, chosen: Sequence[Tensor]) -> Rows:
-    """Some scenes of each network."""
-    count = len(rows["place"]) // len(chosen)
-    index = torch.cat([seed * count + some for seed, some in enumerate(chosen)])
-    return {name: column[index] for name, column in rows.items()}
 
 
 def _pairs(stack: Stack, rows: Rows, seed: int, judged: Sequence[dict[str, float]]) -> Pairs:
@@ -258,7 +251,7 @@ def _question(stack: Stack, rows: Rows, row: int) -> str:
 
 def _compared(
     stack: Stack,
-    rows: Rows,
+    views: Views,
     pairs: Sequence[Pairs],
     chosen: Sequence[Tensor],
     reference: Sequence[Tensor] | None,
@@ -267,13 +260,15 @@ def _compared(
 
     Also the mean cross-entropy of the preferred answers, one number a network.
     """
-    picked = _picked(rows, [found.scenes[which] for found, which in zip(pairs, chosen, strict=True)])
+    seen = [
+        visual[found.scenes[which]] for visual, found, which in zip(views.visual, pairs, chosen, strict=True)
+    ]
     columns = {
         name: torch.cat([found.text[name][which] for found, which in zip(pairs, chosen, strict=True)])
         for name in pairs[0].text
     }
     text = Text.of(columns, stack.seeds)
-    logits, _ = look(stack.model, stack.head, Seen(stack.model, picked, None), text)
+    logits, _ = look(stack.model, stack.head, Views(visual=torch.stack(seen)), text)
     spoken = text.labels != UNKNOWN
     logs = logits.log_softmax(-1).gather(-1, text.labels.clamp_min(0)[..., None])[..., 0]
     count = len(chosen[0])
@@ -290,13 +285,13 @@ def _compared(
 
 
 @torch.no_grad()
-def _reference(stack: Stack, rows: Rows, pairs: Sequence[Pairs], batch: int) -> list[Tensor]:
+def _reference(stack: Stack, views: Views, pairs: Sequence[Pairs], batch: int) -> list[Tensor]:
     """Log-probabilities of every token of all pairs before the round: pairs x room, for each network."""
     most = max(len(found.scenes) for found in pairs)
     kept: list[list[Tensor]] = [[] for _ in pairs]
     for part in _batches(most, batch, stack.device):
         chosen = [part.clamp(max=len(found.scenes) - 1) for found in pairs]
-        answers, _ = _compared(stack, rows, pairs, chosen, None)
+        answers, _ = _compared(stack, views, pairs, chosen, None)
         labels = torch.stack([found.text["label"][which] for found, which in zip(pairs, chosen, strict=True)])
         logs = torch.zeros(labels.shape, device=stack.device)
         logs[labels != UNKNOWN] = answers.reference

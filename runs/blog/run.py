@@ -4,8 +4,8 @@
     python run.py --device cpu --start ../tiny/out/first --deadline 20000 --batch 8 --seeds 1
 
 Parts: `pictures-tiles` and `pictures-base` (a), `clips-alone`, `clips-separate` and `clips-mixed` (b, when
-the first is over), `preferences` (c), `lengths` (d). Each leaves its figures in OUT/NAME.json as it finds them;
-together they are OUT/results.json, from which `report.py` makes tables and plots.
+the first is over), `preferences` (c), `lengths` (d). Each leaves its figures in OUT/NAME.json as it finds
+them; together they are OUT/results.json, from which `report.py` makes tables and plots.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import sys
 import time
 from pathlib import Path
 
+from files import write_whole
+
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tiny")]
+sys.path.insert(0, str(HERE.parent / "tiny"))
 
 BEGIN = {
     "pictures-tiles": 0.0,
@@ -153,9 +155,7 @@ def write_results(given: argparse.Namespace, status: dict[str, int | str]) -> No
     for name in BEGIN:
         if (path := given.out / f"{name}.json").exists():
             found[name] = json.loads(path.read_text(encoding="utf-8"))
-    part = given.out / "results.part"
-    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    part.replace(given.out / "results.json")
+    write_whole(given.out / "results.json", found)
 
 
 def _started(name: str, given: argparse.Namespace) -> subprocess.Popen[bytes]:

@@ -41,26 +41,53 @@ class Prompts:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """What networks see of clips, as `look` reads it: seeds x clips x visual tokens x width."""
+
+    visual: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of a clip."""
+        return self.visual.shape[2]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, stack: Stack, rows: Rows, at_once: int) -> Views:
+        """Clips drawn and encoded once, some at once."""
+        count = len(rows["place"]) // stack.seeds
+        parts = [
+            picked(rows, stack.seeds, part)
+            for part in torch.arange(count, device=stack.device).split(at_once)
+        ]
+        return cls(visual=torch.cat([Seen(stack.model, part, None).visual for part in parts], 1))
+
+    def some(self, part: Tensor) -> Views:
+        """A part of the clips of every network."""
+        return Views(visual=self.visual[:, part])
+
+
+def picked(rows: Rows, seeds: int, part: Tensor) -> Rows:
+    """A part of the scenes of every network."""
+    return {name: column.unflatten(0, (seeds, -1))[:, part].flatten(0, 1) for name, column in rows.items()}
+
+
 @torch.no_grad()
 def speak(
-    stack: Stack, rows: Rows, *, each: int = 1, temperature: float = 0.0, top_p: float = 1.0
+    stack: Stack, rows: Rows, views: Views, *, each: int = 1, temperature: float = 0.0, top_p: float = 1.0
 ) -> list[list[list[str]]]:
     """For each network and each scene so many answers; temperature 0 takes the likeliest word.
 
-    The question of a row is its first dialogue. Nothing is cached: a word costs a pass over all before.
+    A row holds a question and its answer. Nothing is cached: every word costs a pass over all before.
     """
-    text = Text.of(rows, stack.seeds)
-    prompts = Prompts.of(text)
-    seen = Seen(stack.model, rows, None)
-    scenes = seen.visual.shape[1]
-    seen.visual = seen.visual.repeat_interleave(each, 1)
+    prompts = Prompts.of(Text.of(rows, stack.seeds))
+    scenes = views.visual.shape[1]
+    seen = Views(visual=views.visual.repeat_interleave(each, 1))
     asked = prompts.asked.repeat_interleave(each, 1)
     room = int(asked.max()) + LONGEST
-    ids = torch.zeros(*asked.shape, room, dtype=torch.long, device=stack.device)
-    held = min(room, prompts.ids.shape[-1])
-    ids[..., :held] = prompts.ids[..., :held].repeat_interleave(each, 1)
-    place = torch.arange(room, device=stack.device)
-    ids = torch.where(place < asked[..., None], ids, 0)
+    ids = prompts.ids[..., :room].repeat_interleave(each, 1)
+    ids = torch.where(torch.arange(room, device=stack.device) < asked[..., None], ids, 0)
     over = torch.zeros_like(asked, dtype=torch.bool)
     for step in range(LONGEST):
         logits, _ = look(stack.model, stack.head, seen, prompts.text(ids))

@@ -5,7 +5,6 @@ Stands on `runs/tiny`, whose folder `run.py` puts on the path.
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -222,14 +221,6 @@ def paced(setting: Setting, until: float, steps: int | None = None) -> Iterator[
         done = (time.time() - begun) / max(until - begun, 1e-3)
         if steps is not None:
             done = max(done, count / steps)
-
-
-def write_whole(path: Path, value: object) -> None:
-    """A JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def _list(losses: Losses) -> str:

@@ -151,7 +151,7 @@ def _round(
     stack: Stack, setting: Setting, supply: Supply, until: float
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Caption, judge, pair, learn."""
-    per_seed = setting.batch * 16 if setting.steps is None else setting.batch
+    per_seed = setting.batch * 8 if setting.steps is None else setting.batch
     rows = stack.draw(supply.pools[1], per_seed)
     truths, views = _truths(stack, rows), Views.of(stack, rows, AT_ONCE)
     said = _in_parts(stack, rows, views, each=SAMPLES)

@@ -174,7 +174,8 @@ class Stack:
         for done in pace:
             found = losses(done)
             sum(found).sum().backward()
-            optimizer.step(schedule(done, cool=cool))
+            optimizer.scale.fill_(schedule(done, cool=cool))
+            optimizer.step()
             steps += 1
             if supply is not None and steps % 16 == 1:
                 supply.fill()

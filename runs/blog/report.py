@@ -17,7 +17,8 @@ from plot import Point, bars, lines
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- tables of results.json, by report.py -->", "<!-- end of the tables -->"
-SHOWN = ("frames", "places", "motion", "order", "captions")
+SHOWN = ("colour", "shape", "count", "existence", "places", "motion", "order", "captions")
+DRAWN = ("frames", "places", "motion", "order", "captions")
 CLIPS = {
     "pictures alone": "pictures-tiles",
     "then clips alone": "clips-alone",
@@ -43,12 +44,12 @@ def told(cell: Cell | None) -> str:
     """A mean, its interval, and each network.
 
     >>> told({"mean": 91.24, "low": 89.0, "high": 93.4, "seeds": [91.0, 90.6, 92.1]})
-    '91.2 (89.0-93.4; 91 91 92)'
+    '91.2 (89-93; 91 91 92)'
     """
     if cell is None:
         return "-"
     seeds = " ".join(f"{value:.0f}" for value in cell["seeds"])
-    return f"{cell['mean']:.1f} ({cell['low']:.1f}-{cell['high']:.1f}; {seeds})"
+    return f"{cell['mean']:.1f} ({cell['low']:.0f}-{cell['high']:.0f}; {seeds})"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -215,7 +216,7 @@ def plots(found: dict[str, Any]) -> dict[str, str]:
                 for label, name in {**base, **CLIPS}.items()
                 if group in (cells := found.get(name, {}).get("clips", {}))
             }
-            for group in SHOWN
+            for group in DRAWN
         }
         drawn["clips.svg"] = bars("Questions about clips, per cent right", groups)
     rounds = found.get("preferences", {}).get("rounds")

@@ -113,19 +113,20 @@ def run_all(given: argparse.Namespace) -> None:
         for name in [name for name in waiting if spent >= BEGIN[name] * given.deadline]:
             running[name] = _started(name, given)
             waiting.remove(name)
-        for name, process in list(running.items()):
-            if process.poll() is not None:
-                status[name] = process.returncode
-                print(f"{spent:5.0f}s {name} ended with {process.returncode}", flush=True)
-                running.pop(name)
-                write_results(given, status)
+        for name in [name for name, process in running.items() if process.poll() is not None]:
+            status[name] = running.pop(name).returncode
+            print(f"{spent:5.0f}s {name} ended with {status[name]}", flush=True)
+            write_results(given, status)
+        if status.get("pictures-tiles", 0) != 0:
+            waiting = [name for name in waiting if not name.startswith("clips")]
+            status |= _cut_off({n: running.pop(n) for n in list(running) if n.startswith("clips")})
         if spent > given.deadline:
             status |= dict.fromkeys(waiting, "never begun")
             status |= _cut_off(running)
             break
         time.sleep(0.2)
     write_results(given, status)
-    for name in [name for name in given.parts if status[name] not in (0, "never begun")]:
+    for name in [name for name, ended in status.items() if ended not in (0, "never begun")]:
         print(f"--- {name}: {status[name]}\n{(given.out / f'{name}.log').read_text()[-1500:]}", flush=True)
 
 

@@ -17,6 +17,7 @@ from stages import Seen, Text, look
 from text import UNKNOWN, Words
 
 from llava_next_video.evaluate.scores import bootstrap
+from llava_next_video.world.captions import read_facts, truth_share
 from llava_next_video.world.questions import Question
 from llava_next_video.world.scene import Scene
 
@@ -121,3 +122,34 @@ def cell(marks: Sequence[tuple[str, Sequence[float]]], *, scale: float = 100.0) 
     each = np.array([values for _, values in marks], dtype=float).mean(0) * scale
     mean, low, high = (round(scale * value, 2) for value in (over.mean, over.low, over.high))
     return {"mean": mean, "low": low, "high": high, "seeds": each.round(2).tolist(), "asked": over.count}
+
+
+def caption_marks(said: str, truth: str) -> dict[str, float]:
+    """Of one caption: shares of the true facts told and missing, wrong ones, the judge's share, words.
+
+    A thing has two facts: what it looks like, and what it does. Wrong ones are counted against the true ones,
+    so that right and missing make 100 per cent.
+
+    >>> caption_marks("A red star grows.", "A red star grows and a blue ring bounces.")["missing"]
+    0.5
+    """
+    true, told = facts_of(truth), facts_of(said)
+    count = max(true.total(), 1)
+    return {
+        "right": (true & told).total() / count,
+        "wrong": (told - true).total() / count,
+        "missing": (true - told).total() / count,
+        "judge": truth_share(said, truth),
+        "exact": float(said == truth),
+        "words": float(len(said.split())),
+    }
+
+
+def facts_of(text: str) -> Counter[tuple[str, ...]]:
+    """What a caption says, one by one: looks of things, and what things of such looks do."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for colour, shape, doing in read_facts(text):
+        found[colour, shape] += 1
+        if doing:
+            found[colour, shape, doing] += 1
+    return found

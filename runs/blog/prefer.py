@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from careless import careless, prompted
 from files import write_whole
-from marks import Cell, Examination, cell, cells
+from marks import Cell, Examination, caption_marks, cell, cells
 from painting import Rows
 from pool import to_device
 from scenes import Mix
@@ -31,7 +30,7 @@ from torch import Tensor
 from llava_next_video.feedback.pairing import choose
 from llava_next_video.train.dpo_settings import DpoSettings
 from llava_next_video.train.preferences import Answers, pair_losses
-from llava_next_video.world.captions import read_facts, truth_share
+from llava_next_video.world.captions import truth_share
 from llava_next_video.world.questions import Question
 
 THINGS = (0.0, 45.0, 55.0, 0.0)
@@ -106,37 +105,6 @@ def examined(stack: Stack, exam: Examination, unseen: Rows) -> dict[str, dict[st
         for name in marks[0][0]
     }
     return {"captions": captions, "questions": cells(exam.hold(stack))}
-
-
-def caption_marks(said: str, truth: str) -> dict[str, float]:
-    """Of one caption: shares of the true facts told, told wrongly and missing, its judge's share, its words.
-
-    A thing has two facts: what it looks like, and what it does. Wrong ones are counted against the true ones,
-    so that right and missing make 100 per cent.
-
-    >>> caption_marks("A red star grows.", "A red star grows and a blue ring bounces.")["missing"]
-    0.5
-    """
-    true, told = facts_of(truth), facts_of(said)
-    count = max(true.total(), 1)
-    return {
-        "right": (true & told).total() / count,
-        "wrong": (told - true).total() / count,
-        "missing": (true - told).total() / count,
-        "judge": truth_share(said, truth),
-        "exact": float(said == truth),
-        "words": float(len(said.split())),
-    }
-
-
-def facts_of(text: str) -> Counter[tuple[str, ...]]:
-    """What a caption says, one by one: looks of things, and what things of such looks do."""
-    found: Counter[tuple[str, ...]] = Counter()
-    for colour, shape, doing in read_facts(text):
-        found[colour, shape] += 1
-        if doing:
-            found[colour, shape, doing] += 1
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -87,14 +87,14 @@ def test_the_shipped_checkpoint_speaks_the_truth_word_by_word(blog: ModuleType, 
 
 
 def test_carelessness_leaves_out_and_mistakes_as_often_as_it_says(blog: ModuleType) -> None:
-    careless, prefer = importlib.import_module("careless"), importlib.import_module("prefer")
+    careless, marks_of = importlib.import_module("careless"), importlib.import_module("marks")
     rng = random.Random(0)
     from llava_next_video.world import caption, random_scene
 
     marks = []
     for _ in range(2000):
         scene = random_scene(rng, things=1)
-        marks.append(prefer.caption_marks(careless.careless_caption(scene, rng), caption(scene)))
+        marks.append(marks_of.caption_marks(careless.careless_caption(scene, rng), caption(scene)))
     short = sum(mark["words"] <= 3 for mark in marks) / len(marks)
     assert short == pytest.approx(careless.SHORT, abs=0.04)
     # A wrong doing shows in long captions alone: two of three kinds of mistakes, and a third of those.

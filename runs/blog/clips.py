@@ -29,6 +29,10 @@ def learn_clips(setting: Setting, way: Way, *, wait_until: float, until: float) 
     supply = Supply(setting, [CLIPS, STILLS], Words(make_tokenizer()))
     try:
         supply.want(1, 0 if way == "alone" else PICTURES)
+        exams = {
+            medium: Examination(supply.words, setting.examine, still=medium == "pictures")
+            for medium in ("clips", "pictures")
+        }
         stack = Stack(setting, _waited(setting, supply, wait_until))
         clips, stills = supply.pools
         batch = setting.batch
@@ -55,8 +59,7 @@ def learn_clips(setting: Setting, way: Way, *, wait_until: float, until: float) 
     finally:
         supply.stop()
     found: dict[str, object] = {"log": [log]}
-    for medium in ("clips", "pictures"):
-        exam = Examination(stack.words, setting.examine, still=medium == "pictures")
+    for medium, exam in exams.items():
         found[medium] = cells(exam.hold(stack))
         write_whole(setting.out / f"clips-{way}.json", found)
 

@@ -34,7 +34,7 @@ BEGIN = {
     "clips-mixed": 0.3,
 }
 """All parts, and when they begin, as shares of the time; those for clips then wait for states."""
-PICTURES, WAITING, CLIPS, CARELESS, PREFERENCES, LENGTHS, READ = 0.54, 0.7, 0.94, 0.34, 0.88, 0.64, 0.97
+PICTURES, WAITING, CLIPS, CARELESS, PREFERENCES, LENGTHS, READ = 0.54, 0.7, 0.92, 0.34, 0.88, 0.64, 0.97
 """When these are over, as shares of the time."""
 GRACE = 5.0
 """Seconds that a part has to end in when its time is up."""

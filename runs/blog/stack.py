@@ -122,7 +122,9 @@ class Stack:
             if tower_only:
                 start(network, self.words.tokenizer)
                 state = {name: weight for name, weight in state.items() if name.startswith(TOWER)}
-            network.load_state_dict(state, strict=False)  # the head is tied to the embeddings
+            lacking, strange = network.load_state_dict(state, strict=False)
+            if strange or not (tower_only or set(lacking) <= {"lm_head.weight"}):  # tied to the embeddings
+                raise ValueError(f"{states}: no states of runs/tiny; {[*strange, *lacking][0]} does not fit")
             networks.append(network)
         self.networks = Networks(networks).to(self.device)
         self.model = Model(self.networks, compiled=False)

@@ -199,11 +199,9 @@ class Stack:
     def save(self, folder: Path) -> None:
         """The weights of each network in half precision, each file whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        for seed in range(self.seeds):
+        for seed, state in enumerate(self.networks.states(torch.half)):
             path = folder / f"seed{seed}.pt"
-            torch.save(
-                {name: w.half() for name, w in self.networks.state(seed).items()}, path.with_suffix(".part")
-            )
+            torch.save(state, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
 
 

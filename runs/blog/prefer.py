@@ -36,11 +36,11 @@ from llava_next_video.world.questions import Question
 THINGS = (0.0, 45.0, 55.0, 0.0)
 SAMPLES, TEMPERATURE, TOP_P = 6, 1.0, 0.95
 DPO = DpoSettings(beta=0.1, sft_weight=0.1)
-RATE = 0.0003
+RATE = 0.0005
 """Of the preferences; a tenth of what answers are learnt with."""
 PASSES = 2
 """How often the pairs of a round are looked at."""
-PAIR_ROOM = 96
+PAIR_ROOM = 64
 """Tokens of a question and an answer, twice; what is longer is left out."""
 FILLING = {"id": 0, "label": UNKNOWN, "position": 0, "dialogue": -1, "weight": 0.0}
 """Columns of text in the order of `dialogue_rows`, and what stands where a row has no more words."""
@@ -68,13 +68,12 @@ def learn_preferences(setting: Setting, *, careless_until: float, until: float) 
         found["before"] = examined(stack, exam, unseen)
         write_whole(setting.out / "preferences.json", found)
         supply.want(0, 1)
-        begun, rounds = time.time(), []
+        rounds = []
         for number in range(setting.rounds):
             supply.fill()
             if time.time() > until:
                 break
-            end = begun + (number + 1) / setting.rounds * (until - begun)
-            told, step_log = _round(stack, setting, supply, end)
+            told, step_log = _round(stack, setting, supply, until)
             rounds.append(told)
             log.append(step_log)
             print(f"{stack.clock()} round {number + 1}: {told}", flush=True)

@@ -5,40 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from networks import LANGUAGE, angles, language_layer, mask_of
 from painting import Rows
 from stack import Stack
-from stages import Seen, Text, look
+from stages import Seen, Text
 from text import END, UNKNOWN
 from torch import Tensor
 
 LONGEST = 20
 """Tokens of an answer at most; a caption of two things takes 18 and its end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompts:
-    """One question about each scene: seeds x rows x room, and how many of the tokens are the question."""
-
-    ids: Tensor
-    asked: Tensor
-
-    @classmethod
-    def of(cls, text: Text) -> Prompts:
-        """The questions of rows that hold one dialogue each."""
-        # The label at a place is the next token: the first one that is to be said stands at the last asked.
-        asked = (text.labels != UNKNOWN).int().argmax(-1) + 1
-        return cls(ids=text.ids, asked=asked)
-
-    def text(self, ids: Tensor) -> Text:
-        """Questions and answers so far as one dialogue for each row; what follows is not seen by it."""
-        order = torch.arange(ids.shape[-1], device=ids.device).expand(ids.shape)
-        return Text(
-            ids=ids,
-            labels=torch.full_like(ids, UNKNOWN),
-            positions=order,
-            dialogues=torch.ones_like(ids),
-            weights=torch.ones(ids.shape, device=ids.device),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,29 +48,63 @@ def picked(rows: Rows, seeds: int, part: Tensor) -> Rows:
     return {name: column.unflatten(0, (seeds, -1))[:, part].flatten(0, 1) for name, column in rows.items()}
 
 
+class Kept:
+    """Keys and values of one layer, in a place with room for all that will be said."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.length, self.all = room, 0, None
+
+    def grown(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All so far, with these behind them."""
+        if self.all is None:
+            rows, heads, _, width = keys.shape
+            self.all = keys.new_empty(2, rows, heads, self.room, width)
+        end = self.length + keys.shape[2]
+        self.all[0, :, :, self.length : end], self.all[1, :, :, self.length : end] = keys, values
+        self.length = end
+        return self.all[0, :, :, :end], self.all[1, :, :, :end]
+
+    def repeated(self, each: int) -> None:
+        """Every row so many times, one after the other."""
+        self.all = self.all.repeat_interleave(each, 1)
+
+
 @torch.no_grad()
 def speak(
     stack: Stack, rows: Rows, views: Views, *, each: int = 1, temperature: float = 0.0, top_p: float = 1.0
 ) -> list[list[list[str]]]:
     """For each network and each scene so many answers; temperature 0 takes the likeliest word.
 
-    A row holds a question and its answer. Nothing is cached: every word costs a pass over all before.
+    A row holds a question and its answer. All rows read their questions and then speak, word by word.
     """
-    prompts = Prompts.of(Text.of(rows, stack.seeds))
-    scenes = views.visual.shape[1]
-    seen = Views(visual=views.visual.repeat_interleave(each, 1))
-    asked = prompts.asked.repeat_interleave(each, 1)
+    text = Text.of(rows, stack.seeds)
+    # The label at a place is the next token: the first one that is to be said stands at the last asked.
+    asked = ((text.labels != UNKNOWN).int().argmax(-1) + 1).repeat_interleave(each, 1)
     room = int(asked.max()) + LONGEST
-    ids = prompts.ids[..., :room].repeat_interleave(each, 1)
-    ids = torch.where(torch.arange(room, device=stack.device) < asked[..., None], ids, 0)
+    ids = text.ids[..., :room].repeat_interleave(each, 1)
+    scenes, before = views.visual.shape[1], len(stack.head) + views.tokens
+    layers = stack.networks.layers(f"{LANGUAGE}layers.")
+    kept = [Kept(before + room) for _ in layers]
+
+    def passed(x: Tensor, first: int, mask: Tensor | None) -> Tensor:
+        places = torch.arange(first, first + x.shape[2], device=stack.device)[None]
+        for layer, past in zip(layers, kept, strict=True):
+            x = language_layer(layer, x, mask, *angles(places), stack.model.half, past)
+        return x
+
+    head = stack.model.embed(stack.head.expand(stack.seeds, scenes, -1))
+    nobody = torch.zeros(1, before, dtype=torch.long, device=stack.device)
+    passed(torch.cat([head, views.visual], 2), 0, mask_of(nobody, stack.model.half))
+    for past in kept:
+        past.repeated(each)
     over = torch.zeros_like(asked, dtype=torch.bool)
-    for step in range(LONGEST):
-        logits, _ = look(stack.model, stack.head, seen, prompts.text(ids))
-        last = (asked + step - 1)[..., None, None].expand(-1, -1, 1, logits.shape[-1])
-        word = _drawn(logits.gather(2, last)[:, :, 0], temperature, top_p)
+    for place in range(room - 1):
+        x = passed(stack.model.embed(ids[..., place : place + 1]), before + place, None)
+        word = _drawn(stack.model.logits(x)[:, :, 0], temperature, top_p)
+        speaking = asked <= place + 1
         word = torch.where(over, END, word)
-        ids.scatter_(2, (asked + step)[..., None], word[..., None])
-        over |= word == END
+        ids[..., place + 1] = torch.where(speaking, word, ids[..., place + 1])
+        over |= speaking & (word == END)
         if bool(over.all()):
             break
     said = [

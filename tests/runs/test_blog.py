@@ -82,6 +82,9 @@ def test_every_part_leaves_its_figures(
     rules = {row["frames"]: row["factor"] for row in found["lengths"]["rows"] if row["automatic"]}
     assert rules == {4: 1.0, 16: 1.0, 32: 2.0}  # 580 tokens of 324 are 1.79 times, rounded up to halves
     report = importlib.import_module("report")
+    run = Path(options[4]) / "results.json"
+    run.write_text(json.dumps(found | {"settings": {"device": "cpu", "batch": 1}}))
+    found = report.gathered([run])
     shown = report.tables(found)
     assert all(f"### ({letter})" in shown for letter in "abcd")
     assert {"clips.svg", "frames-plain.svg", "frames-stretched.svg"} <= set(report.plots(found))

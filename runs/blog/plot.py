@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 48, 150, 34, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 340, 48, 210, 34, 44
 COLOURS = ("#1f5fa8", "#c0504d", "#5a9e57", "#8064a2", "#e08b2c", "#4b4b4b")
 
 Point = tuple[float, float, float, float]

@@ -16,7 +16,7 @@ from typing import Any
 
 from files import write_whole
 from plot import Point, bars, lines
-from tables import CLIPS, DRAWN, FACTORS, KINDS, LABELS, Cell, automatic, mean, read, tables
+from tables import CLIPS, DRAWN, FACTORS, LABELS, Cell, automatic, mean, read, tables
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- tables of results.json, by report.py -->", "<!-- end of the tables -->"
@@ -58,20 +58,23 @@ def plots(found: dict[str, Any]) -> dict[str, str]:
         least, most = math.log2(min(rule)), math.log2(max(rule))
         places = {frames: (math.log2(frames) - least) / max(most - least, 1) for frames in rule}
         ticks = {place: str(frames) for frames, place in places.items()}
-        for kind in KINDS:
+        for kind, group in (
+            ("plain", "all"),
+            ("plain", "motion"),
+            ("stretched", "all"),
+            ("stretched", "motion"),
+        ):
+            factors = {f"factor {factor:g}": dict.fromkeys(rule, factor) for factor in FACTORS}
             series = {
-                f"factor {factor:g}": [
+                label: [
                     _point(place, cell)
-                    for n, place in places.items()
-                    if (cell := read(found, kind, n, factor))
+                    for frames, place in places.items()
+                    if (cell := read(found, kind, frames, of[frames], group))
                 ]
-                for factor in FACTORS
+                for label, of in (factors | {"automatic rule": rule}).items()
             }
-            series["automatic rule"] = [
-                _point(place, cell) for n, place in places.items() if (cell := read(found, kind, n, rule[n]))
-            ]
-            title = f"All questions, per cent right ({kind})"
-            drawn[f"frames-{kind}.svg"] = lines(title, series, ticks=ticks, below="frames")
+            title = f"{LABELS.get(group, group).capitalize()}, per cent right ({kind})"
+            drawn[f"frames-{kind}-{group}.svg"] = lines(title, series, ticks=ticks, below="frames")
     return drawn
 
 

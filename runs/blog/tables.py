@@ -20,7 +20,7 @@ CAPTIONS = {
     "exact": "captions right to the letter",
     "words": "words",
 }
-LABELS = {"frames": "what frames show"}
+LABELS = {"all": "all questions", "frames": "what frames show"}
 QUESTIONS = {"all": "all questions", "frames": "what frames show", "motion": "motion", "order": "order"}
 FACTORS = (1.0, 2.0, 4.0)
 KINDS = ("plain", "stretched")
@@ -144,11 +144,11 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def read(found: dict[str, Any], kind: str, frames: int, factor: float) -> Cell | None:
-    """All questions about clips of so many frames under a factor."""
+def read(found: dict[str, Any], kind: str, frames: int, factor: float, group: str = "all") -> Cell | None:
+    """A group of questions about clips of so many frames under a factor."""
     for row in found.get("lengths", {}).get("rows", []):
         if (row["kind"], row["frames"], row["factor"]) == (kind, frames, factor):
-            return row["cells"]["all"]
+            return row["cells"].get(group)
     return None
 
 

@@ -87,7 +87,7 @@ def test_every_part_leaves_its_figures(
     found = report.gathered([run])
     shown = report.tables(found)
     assert all(f"### ({letter})" in shown for letter in "abcd")
-    assert {"clips.svg", "frames-plain.svg", "frames-stretched.svg"} <= set(report.plots(found))
+    assert {"clips.svg", "frames-plain-all.svg", "frames-stretched-motion.svg"} <= set(report.plots(found))
 
 
 @pytest.mark.slow

@@ -21,7 +21,13 @@ CAPTIONS = {
     "words": "words",
 }
 LABELS = {"all": "all questions", "frames": "what frames show"}
-QUESTIONS = {"all": "all questions", "frames": "what frames show", "motion": "motion", "order": "order"}
+QUESTIONS = {
+    "all": "all, captions among them",
+    "frames": "what frames show",
+    "places": "places",
+    "motion": "motion",
+    "order": "order",
+}
 FACTORS = (1.0, 2.0, 4.0)
 KINDS = ("plain", "stretched")
 

@@ -91,8 +91,11 @@ def clip_facts(rows: Rows) -> Tensor:
     return facts.flatten(1, 2)
 
 
-def picture_facts(rows: Rows, size: Size) -> Tensor:
-    """The base view, then the rows of tiles, a newline after each: scenes x visual tokens x facts."""
+def picture_facts(rows: Rows, size: Size, *, tiled: bool = True) -> Tensor:
+    """The base view, then the rows of tiles, a newline after each: scenes x visual tokens x facts.
+
+    What can be known of the whole picture is told where it ends: in the base view if that is all there is.
+    """
     device = rows["place"].device
     place, visible, colour = rows["place"], rows["visible"] > 0, rows["colour"].long()
     told = _looks(rows, place, colour)
@@ -101,14 +104,16 @@ def picture_facts(rows: Rows, size: Size) -> Tensor:
     views = []
     middles, grid = tile_places(size, device)
     for where, cells in ((FRAMES, _cells(GRID, device)), (FRAMES + 1, middles)):
-        if where > FRAMES:
+        if where > FRAMES or not tiled:
             ending = _ending(rows)
             told |= {group: ending[group][:, :, None] for group in ("sides", "size", "pattern")}
         owner = _owners(place, visible, visible, cells, rows["aspect"])
         facts = _of_tokens(told, owner)[:, 0]
         facts[..., BEGIN["where"] + where] = 1
         views.append(facts)
-    views[1][..., part("count")] = _one_hot(rows["counts"][:, 0], "count")[:, None]
+    views[tiled][..., part("count")] = _one_hot(rows["counts"][:, 0], "count")[:, None]
+    if not tiled:
+        return views[0]
     tiles = views[1].unflatten(1, (grid.height, grid.width))
     newline = torch.zeros_like(tiles[:, :, :1])
     newline[..., BEGIN["where"] + FRAMES + 2] = 1

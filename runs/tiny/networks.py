@@ -6,6 +6,8 @@ Every activation begins with the seed: seeds x rows x tokens x width.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from network import CELLS, FRAMES, GRID, LAYERS, MEAN, PATCH, SPREAD, WIDTH
 from painting import kept
@@ -121,8 +123,22 @@ def tower_layer(weights: Weights, x: Tensor, half: torch.dtype) -> Tensor:
     return x + project("mlp.fc2", inner)
 
 
+class Past(Protocol):
+    """Keys and values of the tokens before."""
+
+    def grown(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All so far, with these behind them: rows x heads x tokens x head width."""
+        ...
+
+
 def language_layer(
-    weights: Weights, x: Tensor, mask: Tensor, cos: Tensor, sin: Tensor, half: torch.dtype
+    weights: Weights,
+    x: Tensor,
+    mask: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    half: torch.dtype,
+    past: Past | None = None,
 ) -> Tensor:
     """One layer of the language model; `mask` is added to the scores, rows x 1 x tokens x tokens."""
     seeds = len(x)
@@ -133,6 +149,8 @@ def language_layer(
     inner = _rms_norm(x, weights["input_layernorm.weight"]).to(half)
     q, k, v = (_heads(project(f"self_attn.{name}_proj", inner), HEADS) for name in "qkv")
     q, k = _rotated(q, cos, sin), _rotated(k, cos, sin)
+    if past is not None:
+        k, v = past.grown(k, v)
     mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     x = x + project("self_attn.o_proj", _join(mixed, seeds))
     inner = _rms_norm(x, weights["post_attention_layernorm.weight"]).to(half)
@@ -201,10 +219,10 @@ class Model:
                 features = functional.gelu(features)
         return features.float()
 
-    def seen_clips(self, patches: Tensor) -> Tensor:
+    def seen_clips(self, patches: Tensor, frames: int = FRAMES) -> Tensor:
         """Pooled and projected: seeds x clips x visual tokens x width."""
         grid = patches.unflatten(2, (CELLS, 2, CELLS, 2)).mean((3, 5))
-        return self.project(grid.flatten(2, 3).unflatten(1, (-1, FRAMES)).flatten(2, 3))
+        return self.project(grid.flatten(2, 3).unflatten(1, (-1, frames)).flatten(2, 3))
 
     def seen_pictures(self, patches: Tensor, size: Size) -> Tensor:
         """Base view, then rows of tiles with a newline after each."""

@@ -6,7 +6,7 @@ Knows nothing of pixels, devices or networks.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ SIDES = (("left", 0, -1), ("right", 0, 1), ("top", 1, -1), ("bottom", 1, 1))
 PLAINLY = 1.2
 """From this ratio on, the largest and the smallest of those that keep their size are told as such."""
 GROUNDS = ("plain", "gradient", "noise")
+Chooser = Callable[[Scene, random.Random, Words, int, float], list[list[Question]]]
+"""What is said about a scene: dialogues that fit into so many tokens, a share of them about what is hard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Mix:
         unequal: Share of them in which one is made plainly smaller than another.
         focus: Share of the scenes that are asked for what is learnt late.
         still: Pictures instead of clips.
+        frames: How many of a clip are looked at.
+        choose: What is said.
     """
 
     things: tuple[float, float, float, float]
@@ -50,6 +54,8 @@ class Mix:
     unequal: float = 0.0
     focus: float = 0.0
     still: bool = False
+    frames: int = FRAMES
+    choose: Chooser = choose
 
 
 def row_type(frames: int, room: int) -> np.dtype:
@@ -100,18 +106,18 @@ def random_scenes(rng: random.Random, count: int, mix: Mix) -> list[Scene]:
     return found
 
 
-def frame_times(rng: random.Random) -> list[float]:
+def frame_times(rng: random.Random, frames: int = FRAMES) -> list[float]:
     """When the frames of a clip are looked at: evenly, with ends and steps that jitter."""
     low, high = rng.uniform(0, 0.06), rng.uniform(0.9, 1.0)
-    gap = (high - low) / (FRAMES - 1)
-    return [min(max(low + gap * (i + rng.uniform(-0.12, 0.12)), 0.0), 1.0) for i in range(FRAMES)]
+    gap = (high - low) / (frames - 1)
+    return [min(max(low + gap * (i + rng.uniform(-0.12, 0.12)), 0.0), 1.0) for i in range(frames)]
 
 
 def rows(rng: random.Random, count: int, mix: Mix, words: Words, room: int) -> np.ndarray:
     """So many random scenes with random questions."""
     scenes = random_scenes(rng, count, mix)
-    asked = [choose(scene, rng, words, room, mix.focus) for scene in scenes]
-    return tabulate(scenes, rng, asked, words, room)
+    asked = [mix.choose(scene, rng, words, room, mix.focus) for scene in scenes]
+    return tabulate(scenes, rng, asked, words, room, mix.frames)
 
 
 def examination(
@@ -127,7 +133,7 @@ def examination(
                 fitting.append(question)
         asked.append(fitting)
     dialogues = [[[question] for question in fitting] for fitting in asked]
-    return tabulate(scenes, rng, dialogues, words, room), scenes, asked
+    return tabulate(scenes, rng, dialogues, words, room, mix.frames), scenes, asked
 
 
 def tabulate(
@@ -136,15 +142,16 @@ def tabulate(
     dialogues: Sequence[list[list[Question]]],
     words: Words,
     room: int,
+    frames: int = FRAMES,
 ) -> np.ndarray:
     """Scenes and dialogues as rows of `row_type`."""
-    frames = 1 if scenes[0].still else FRAMES
+    frames = 1 if scenes[0].still else frames
     table = np.zeros(len(scenes), row_type(frames, room))
     for name in ("shape", "doing", "turn", "size", "texture"):
         table[name] = -1
     table["label"], table["dialogue"] = UNKNOWN, -1
     for row, scene, said in zip(table, scenes, dialogues, strict=True):
-        times = [0.0] if scene.still else frame_times(rng)
+        times = [0.0] if scene.still else frame_times(rng, frames)
         _note_scene(row, scene)
         for number, thing in enumerate(scene.things):
             _note_thing(row, number, thing, [thing.at(time) for time in times], scene.fine)

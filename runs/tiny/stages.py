@@ -177,26 +177,32 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 class Seen:
     """Scenes through the frozen tower and the projector, and what is true under each visual token."""
 
-    def __init__(self, model: Model, rows: Rows, size: Size | None, film=filmed) -> None:
-        """Clips where `size` is None, else pictures of that size."""
-        self.rows, self.size, seeds = rows, size, model.networks.seeds
+    def __init__(
+        self, model: Model, rows: Rows, size: Size | None, film=filmed, *, tiled: bool = True
+    ) -> None:
+        """Clips where `size` is None, else pictures of that size; without tiles just their base view."""
+        self.rows, self.size, self.tiled, seeds = rows, size, tiled, model.networks.seeds
         with torch.no_grad():
             pixels = film(rows) if size is None else photographed(rows, size)
+            pixels = pixels if size is None or tiled else pixels[:, :1]
             patches = model.patches(_by_seed(pixels, seeds))
-        visual = model.seen_clips(patches) if size is None else model.seen_pictures(patches, size)
+        if size is None:
+            visual = model.seen_clips(patches, rows["place"].shape[2])
+        else:
+            visual = model.seen_pictures(patches, size) if tiled else model.project(patches)
         self.tokens = visual.shape[2]
-        room = self.tokens if size is None else PICTURE_TOKENS
+        room = self.tokens if size is None or not tiled else PICTURE_TOKENS
         self.visual = functional.pad(visual, (0, 0, 0, room - self.tokens))
 
     def facts(self) -> Tensor:
         """Seeds x rows x visual tokens x facts; nothing is true of filling."""
-        found = facts_of(self.rows, self.size, len(self.visual))
+        found = facts_of(self.rows, self.size, len(self.visual), tiled=self.tiled)
         return functional.pad(found, (0, 0, 0, self.visual.shape[2] - self.tokens))
 
 
-def facts_of(rows: Rows, size: Size | None, seeds: int) -> Tensor:
+def facts_of(rows: Rows, size: Size | None, seeds: int, *, tiled: bool = True) -> Tensor:
     """Seeds x rows x visual tokens x facts, of clips or of pictures of one size."""
-    found = clip_facts(rows) if size is None else picture_facts(rows, size)
+    found = clip_facts(rows) if size is None else picture_facts(rows, size, tiled=tiled)
     return found.unflatten(0, (seeds, -1))
 
 
@@ -212,10 +218,12 @@ def look(
     text: Text,
     tell: Tensor | None = None,
     codes: Tensor | None = None,
+    stretch: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Logits of the text, and the visual tokens after the first layers.
 
-    Where `tell` (seeds x rows) holds, `codes` take the place of the visual tokens for the later layers.
+    Where `tell` (seeds x rows) holds, `codes` take the place of the visual tokens for the later layers. All
+    positions are divided by `stretch` (one number, or seeds x rows x 1).
     """
     seeds, rows, visual = seen.visual.shape[:3]
     start, before = len(head), len(head) + visual
@@ -225,7 +233,7 @@ def look(
     numbers[..., start + seen.tokens :] = NOBODY
     numbers = torch.cat([numbers, text.dialogues], 2)
     places = torch.arange(before, device=model.device).expand(seeds, rows, -1)
-    positions = torch.cat([places, start + seen.tokens + text.positions], 2)
+    positions = torch.cat([places, start + seen.tokens + text.positions], 2) / stretch
     x = model.through(x, numbers, positions, 0, DEPTH)
     middle = x[:, :, start:before]
     if codes is not None and tell is not None:
@@ -235,10 +243,12 @@ def look(
     return model.logits(x[:, :, before:]), middle
 
 
-def read(model: Model, head: Tensor, rows: Rows, size: Size | None, text: Text) -> Tensor:
+def read(
+    model: Model, head: Tensor, rows: Rows, size: Size | None, text: Text, *, tiled: bool = True
+) -> Tensor:
     """Logits of the text over a few told tokens of each scene instead of all; nothing is drawn."""
-    facts = facts_of(rows, size, model.networks.seeds)
-    tokens, late = facts.shape[2], GRID**2 if size else (FRAMES - 1) * CELLS**2
+    facts = facts_of(rows, size, model.networks.seeds, tiled=tiled)
+    tokens, late = facts.shape[2], GRID**2 * tiled if size else (FRAMES - 1) * CELLS**2
     told, places, there = _memory(facts, late)
     seeds, rows, kept = places.shape
     start = len(head)

@@ -79,9 +79,12 @@ def to_bytes(frames: Float[Tensor, "*frames 3 height width"]) -> UInt8[np.ndarra
 
 
 def wear(
-    frames: Float[Tensor, "scenes times 3 height width"], generator: torch.Generator
+    frames: Float[Tensor, "scenes times 3 height width"], generator: torch.Generator | None
 ) -> Float[Tensor, "scenes times 3 height width"]:
-    """What a camera and a codec do to a clip: coarse colour, another exposure, noise."""
+    """What a camera and a codec do to a clip: coarse colour, another exposure, noise.
+
+    Without a generator the dice are those of the device.
+    """
     scenes, device = len(frames), frames.device
 
     def drawn(low: float, high: float) -> Tensor:

@@ -67,21 +67,22 @@ def kernels(bench: Bench) -> Figures:
 
 @torch.inference_mode()
 def ways(bench: Bench, engine: Engine, batch: int) -> Figures:
-    """Graphs of the last step as it is, without overlapping kernels, and without our products either.
+    """Graphs of the last step with overlapping kernels, without them, and without our products either.
 
     Kernels that overlap must give the numbers of kernels that do not, however often they run.
     """
     graphs, record, chosen = engine.runner.graphs, Recorder(), dict(linear_wide.CHOICES)
     assert graphs is not None
     compute = partial(graphs.compute, torch.zeros(batch, dtype=torch.long, device=bench.device))
+    restore = let_overlap(allowed=True)
     fast = record(compute)
-    allow = forbid_overlap()
+    let_overlap(allowed=False)
     apart = record(compute)
     linear_wide.CHOICES.update({kind: replace(one, cut=None) for kind, one in chosen.items()})
     plain = record(compute)
     linear_wide.CHOICES.update(chosen)
-    allow()
-    names = {"as_it_is": fast, "one_kernel_after_the_other": apart, "and_torchs_products": plain}
+    restore()
+    names = {"overlapping": fast, "one_kernel_after_the_other": apart, "and_torchs_products": plain}
     wanted = apart().clone()
     found: Figures = {f"{name}_ms": 1000 * timed_s(replay, 30) for name, replay in names.items()}
     found["overlap_changes"] = max(float((fast() - wanted).abs().max()) for _ in range(50))
@@ -103,19 +104,17 @@ def of_one_step(bench: Bench, replay: Callable[[], object]) -> Figures:
     return found
 
 
-def forbid_overlap() -> Callable[[], None]:
-    """Let no kernel begin before the one before it has ended; what comes back allows it again."""
+def let_overlap(*, allowed: bool) -> Callable[[], None]:
+    """Whether kernels may begin before the one before them has ended; what comes back sets it as it was."""
     from llava_next_video.engine.kernels import overlap  # needs Triton, which a CPU may lack
 
-    capability = overlap.CAPABILITY
-
-    def allow() -> None:
-        overlap.CAPABILITY = capability
+    def let(allowed: bool) -> None:
+        overlap.ALLOWED = allowed
         overlap.overlapped.cache_clear()
 
-    overlap.CAPABILITY = (99, 0)
-    overlap.overlapped.cache_clear()
-    return allow
+    before = overlap.ALLOWED
+    let(allowed)
+    return lambda: let(before)
 
 
 @torch.inference_mode()

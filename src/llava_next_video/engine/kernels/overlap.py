@@ -17,12 +17,14 @@ from llava_next_video.engine.kernels import tl, triton
 
 CAPABILITY = (9, 0)
 """Of the first GPUs that can."""
+ALLOWED = False
+"""Not before `benchmarks/gpu.py kernels` has compared their numbers on a GPU with those of kernels in turn."""
 
 
 @cache
 def overlapped(device: torch.device) -> Mapping[str, bool]:
     """What a kernel of a step is launched with on a device."""
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABILITY
+    able = ALLOWED and device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABILITY
     return {"OVERLAPPED": True, "launch_pdl": True} if able else {"OVERLAPPED": False}
 
 

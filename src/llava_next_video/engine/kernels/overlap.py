@@ -18,7 +18,7 @@ from llava_next_video.engine.kernels import tl, triton
 CAPABILITY = (9, 0)
 """Of the first GPUs that can."""
 ALLOWED = False
-"""Not before `benchmarks/gpu.py kernels` has compared their numbers on a GPU with those of kernels in turn."""
+"""Not before `benchmarks/gpu.py kernels` has compared their numbers with those of kernels in turn."""
 
 
 @cache

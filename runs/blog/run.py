@@ -33,7 +33,7 @@ BEGIN = {
     "clips-separate": 0.3,
     "clips-mixed": 0.3,
 }
-"""All parts, and when they begin, as shares of the time; those for clips then wait for states."""
+"""All parts, and when they begin after the first, as shares of the time; those for clips wait for states."""
 PICTURES, WAITING, CLIPS, CARELESS, PREFERENCES, LENGTHS, READ = 0.54, 0.7, 0.92, 0.34, 0.88, 0.64, 0.97
 """When these are over, as shares of the time."""
 GRACE = 5.0
@@ -108,9 +108,10 @@ def run_all(given: argparse.Namespace) -> None:
             state.unlink()
     running: dict[str, subprocess.Popen[bytes]] = {}
     waiting, status = list(given.parts), dict[str, int | str]()
+    first = min(BEGIN[name] for name in waiting)
     while running or waiting:
         spent = time.time() - given.begun
-        for name in [name for name in waiting if spent >= BEGIN[name] * given.deadline]:
+        for name in [name for name in waiting if spent >= (BEGIN[name] - first) * given.deadline]:
             running[name] = _started(name, given)
             waiting.remove(name)
         for name in [name for name, process in running.items() if process.poll() is not None]:

@@ -3,7 +3,7 @@
     python train.py --seconds 400 --device cuda          # minutes on a GPU
     python train.py --seconds 9000 --seeds 1 --batch 12   # hours on a processor
 
-`--seconds` is what all stages together may take, compiling aside; states are written on the way.
+`--seconds` is what all stages together may take, compiling of recorded steps aside; states are saved.
 """
 
 from __future__ import annotations

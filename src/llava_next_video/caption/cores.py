@@ -39,6 +39,10 @@ class Cores:
             torch.set_num_threads(threads)
             self._threads = threads
 
+    def give_back(self) -> None:
+        """When the model is done: torch uses all cores again."""
+        torch.set_num_threads(self._all)
+
     def _count(self, change: int) -> None:
         with self._lock:
             self._taken += change

@@ -86,6 +86,7 @@ class LocalModel:
     def close(self) -> None:
         """Drop what is under way."""
         self._thread.close()
+        self._cores.give_back()
 
 
 class _Answer:

@@ -15,7 +15,7 @@ def notes(answer: Answer) -> list[str]:
 
     clips = [seen for seen in answer.seen if isinstance(seen, Clip)]
     short = [
-        f"{clip.name} has {clip.frame_count} frames, all looked at; {clip.sampling.frames} were asked for"
+        f"{clip.name} has {clip.frame_count} frames, all looked at; {clip.sampling.frames} were wanted"
         for clip in clips
         if clip.sampling.how != "fps" and len(clip.frames) == clip.frame_count < clip.sampling.frames
     ]

@@ -73,8 +73,10 @@ class Decoder:
                 raise MediaError(f"{name}: not decoded within {self.timeout_s:g} s; the decoder was stopped")
             answer = cast(Decoded | LlavaNextVideoError, take(line))
         except (EOFError, OSError) as error:
-            code = self._child.wait(timeout=5) if self._child is not None else None
+            code = self._ended()
             self.close()
+            if code is None:
+                raise MediaError(f"{name}: its frames could not be taken over: {error}") from error
             raise MediaError(f"{name}: the decoder died on it (exit status {code})") from error
         self._read += 1
         if self._read >= self.recycle_after:
@@ -82,6 +84,15 @@ class Decoder:
         if isinstance(answer, LlavaNextVideoError):
             raise answer
         return answer
+
+    def _ended(self) -> int | None:
+        """The exit status of a child that ends; None if it goes on."""
+        if self._child is None:
+            return None
+        try:
+            return self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return None
 
     @property
     def child(self) -> int | None:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 
-_WORTH_A_FILE = 1 << 18
+_WORTH_A_FILE = 1 << 22
+"""Bytes. A map keeps its file open, and a process may have some thousand: a gigabyte of clips are 256."""
 
 
 def give(line: Connection, value: object) -> None:
@@ -37,12 +38,15 @@ def give(line: Connection, value: object) -> None:
 def take(line: Connection) -> object:
     """What the other side gives.
 
-    Raises: EOFError or OSError if the other side is gone.
+    Raises: EOFError or OSError if the other side is gone, or no file can be opened here.
     """
     head, sizes = line.recv()
     if not sizes:
         return pickle.loads(head)
-    file = recv_handle(line)
+    try:
+        file = recv_handle(line)
+    except RuntimeError as error:  # the standard library's word for a message without the file
+        raise OSError(f"the frames did not arrive ({error}); are too many files open?") from error
     try:
         pages = memoryview(mmap.mmap(file, sum(sizes), flags=mmap.MAP_SHARED | mmap.MAP_POPULATE))
     finally:

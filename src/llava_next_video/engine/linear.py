@@ -47,7 +47,7 @@ class FloatLinear:
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
-        """`sum` with the product of each row added; the sum itself is rounded once."""
+        """`sum` with the product of each row added; without a bias the sum is rounded once."""
         return sum.addmm_(x, self.turned) if self.bias is None else sum.add_(self(x))
 
 

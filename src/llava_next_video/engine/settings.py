@@ -32,9 +32,9 @@ class EngineSettings:
         quantize: `int8` on a CPU: 8-bit weights and activations (a scale per weight row and per token) in all
             matrix products of the decoder and the vision tower. On a GPU, in the decoder only: `fp8` weights
             and activations, or `int8` and `int4` weights with activations as they are.
-        kv_dtype: Precision of stored keys and values. `auto`: that of the weights. `fp8`, on a GPU: 8 bits
-            with a scale for each token and head, so that twice as many tokens fit, and are read in half the
-            time.
+        kv_dtype: Precision of stored keys and values. `auto`: that of the weights, bfloat16 where C++ kernels
+            compute in 8 bits. `fp8`, on a GPU: 8 bits with a scale for each token and head, so that twice as
+            many tokens fit.
         device: Where the weights live, as torch spells it.
         share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group.
         ahead: Start the next step before the tokens of the last one are known here; None: on a GPU. An output

@@ -19,7 +19,7 @@ class Sampling:
     `frames` is how many are wanted; for `fps` it is the most that are taken, and a clip with more
     candidates gets that many, spread from its first to its last frame. With `near_keys` a moment of a video
     file moves to the key frame next to it, which is several times quicker to decode, if that is nearer than
-    half the way to the next moment.
+    half the way to the next moment; a file whose index cannot be used is read at the moments themselves.
 
     Raises: ConfigError for counts and rates that are not positive, or a rate that would be ignored.
     """

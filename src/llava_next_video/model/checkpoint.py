@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 
 from llava_next_video.checkpoint_name import folder_named
@@ -52,7 +52,7 @@ def checkpoint_folder(name: str | PathLike[str], files: Sequence[str] | None = W
             f"{name} is no folder here, and the hub shows you none of that name; check it, or log in with "
             "`hf auth login`"
         ) from error
-    except OSError as error:
+    except (OSError, HFValidationError) as error:
         raise CheckpointError(f"{name} cannot be fetched: {' '.join(str(error).split())}") from error
 
 

@@ -80,6 +80,8 @@ def few_rows(
     """
     if not (x.is_contiguous() and weight.is_contiguous() and (onto is None or onto.is_contiguous())):
         raise ValueError("rows and a matrix without gaps are needed; make them contiguous")
+    if gated and onto is not None:
+        raise ValueError("a gate halves the row, so it cannot be added onto one; give gated or onto")
     rows = len(x)
     if rows > cut.rows:
         raise ValueError(f"{rows} rows, and this cut takes {cut.rows}; use torch's product")

@@ -67,7 +67,7 @@ class Launch:
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.
 
-        One or two bundles are cut into as many as run at once: all of them begin and end together.
+        Few bundles are cut into as many as run at once: all of them begin and end together.
 
         >>> launch = Launch(programs=2112, at_once=528)
         >>> [launch.splits(bundles, key_value_heads=32) for bundles in (1, 8, 64)]

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from llava_next_video.disk import settle
 from llava_next_video.engine.native.calls import Kernels
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.errors import ConfigError
@@ -101,9 +103,11 @@ def _compiled(compiler: str, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as made:
         object_file, fresh = Path(made) / "kernels.o", Path(made) / "kernels.so"
         for command in (
-            [compiler, *_FLAGS, "-c", str(_FOLDER / "kernels.cpp"), "-o", str(object_file)],
-            [compiler, "-shared", str(object_file), "-o", str(fresh)],
+            [*shlex.split(compiler), *_FLAGS, "-c", str(_FOLDER / "kernels.cpp"), "-o", str(object_file)],
+            [*shlex.split(compiler), "-shared", str(object_file), "-o", str(fresh)],
         ):
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=_LONGEST_S)
+        with fresh.open("rb") as file:
+            settle(file.fileno())
         fresh.replace(library)  # at once: another process may be making the same
     return library

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from llava_next_video.engine.native.calls import Kernels, Kind, Norm, Raw, Rows8
 
 _FEW_ROWS = 8
-_MIDDLE = 128
 
 
 class Int8Kernels:

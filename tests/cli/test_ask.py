@@ -82,7 +82,7 @@ def test_a_clip_with_fewer_frames_than_asked_for_is_answered_with_a_note(
     asked = ("ask", square_clip, "?", "--model", tiny_checkpoint, "--max-new-tokens", 1)
     code, _, err = command(*asked, "--frames", 25)
     assert code == 0
-    assert f"note: {square_clip} has 24 frames, all looked at; 25 were asked for\n" in err
+    assert f"note: {square_clip} has 24 frames, all looked at; 25 were wanted\n" in err
     assert "note" not in command(*asked, "--frames", 24)[2]
 
 

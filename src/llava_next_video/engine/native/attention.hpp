@@ -25,39 +25,24 @@ constexpr int TILE = 6;      // query rows whose sums fit into registers, beside
 constexpr int BLOCK = 64;    // so many keys, or features of the values
 constexpr float LN2 = 0.6931471805599453f;
 
+// The product of a tile of rows with N vectors of columns. Both sides hold pairs of bfloat16; each row of the
+// left, each pair of the right and each row of what comes out begins so many numbers behind the one before.
 template <int N>
-inline void scores(const uint32_t* queries, const uint32_t* keys, int64_t half, float* out, int64_t stride) {
-    __m512 sums[TILE][N];
-    for (auto& row : sums)
-        for (auto& sum : row) sum = _mm512_setzero_ps();
-    for (int64_t pair = 0; pair < half; pair++) {
-        __m512bh key[N];
-        for (int n = 0; n < N; n++) key[n] = (__m512bh)_mm512_loadu_si512(keys + (pair * N + n) * LANES);
-        for (int row = 0; row < TILE; row++) {
-            const auto query = (__m512bh)_mm512_set1_epi32(queries[row * half + pair]);
-            for (int n = 0; n < N; n++) sums[row][n] = _mm512_dpbf16_ps(sums[row][n], query, key[n]);
-        }
-    }
-    for (int row = 0; row < TILE; row++)
-        for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * stride + n * LANES, sums[row][n]);
-}
-
-template <int N>
-inline void mixed(const uint32_t* shares, int64_t stride, const uint32_t* values, int64_t width, int64_t pairs,
-                  float* out) {
+inline void product(const uint32_t* left, int64_t left_step, const uint32_t* right, int64_t right_step, int64_t pairs,
+                    float* out, int64_t out_step) {
     __m512 sums[TILE][N];
     for (auto& row : sums)
         for (auto& sum : row) sum = _mm512_setzero_ps();
     for (int64_t pair = 0; pair < pairs; pair++) {
-        __m512bh value[N];
-        for (int n = 0; n < N; n++) value[n] = (__m512bh)_mm512_loadu_si512(values + pair * width + n * LANES);
+        __m512bh column[N];
+        for (int n = 0; n < N; n++) column[n] = (__m512bh)_mm512_loadu_si512(right + pair * right_step + n * LANES);
         for (int row = 0; row < TILE; row++) {
-            const auto share = (__m512bh)_mm512_set1_epi32(shares[row * stride + pair]);
-            for (int n = 0; n < N; n++) sums[row][n] = _mm512_dpbf16_ps(sums[row][n], share, value[n]);
+            const auto both = (__m512bh)_mm512_set1_epi32(left[row * left_step + pair]);
+            for (int n = 0; n < N; n++) sums[row][n] = _mm512_dpbf16_ps(sums[row][n], both, column[n]);
         }
     }
     for (int row = 0; row < TILE; row++)
-        for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * width + n * LANES, sums[row][n]);
+        for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * out_step + n * LANES, sums[row][n]);
 }
 
 // Calls `what` with the number of vectors (1 to 4) as a constant.
@@ -158,7 +143,8 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
             // The last block of all is packed as narrow as it is; the last one in reach may be wider than needed.
             const int64_t vectors = std::min<int64_t>(BLOCK, padded - k) / LANES;
             with_vectors(vectors, [&](auto n) {
-                scores<n.value>(pairs, packed.keys.data() + k * half, half, scratch.scores.data() + k, padded);
+                product<n.value>(pairs, half, packed.keys.data() + k * half, n.value * LANES, half,
+                                 scratch.scores.data() + k, padded);
             });
         }
         float divide[TILE], largest[TILE];
@@ -170,7 +156,8 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
         const auto* shares = reinterpret_cast<const uint32_t*>(scratch.shares.data());
         for (int64_t w = 0; w < wide; w += BLOCK) {
             with_vectors(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
-                mixed<n.value>(shares, padded / 2, packed.values.data() + w, wide, reach / 2, scratch.out.data() + w);
+                product<n.value>(shares, padded / 2, packed.values.data() + w, wide, reach / 2,
+                                 scratch.out.data() + w, wide);
             });
         }
         for (int64_t row = 0; row < rows; row++) {

@@ -3,9 +3,11 @@
 import importlib
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -50,10 +52,25 @@ def options(tmp_path: Path) -> list[str]:
     return ["run.py", "--start", str(tmp_path), "--out", str(tmp_path / "out"), *words.split()]
 
 
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """A part has a process of its own elsewhere, whose settings other tests here must not inherit."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        signal.signal(signal.SIGTERM, handler)
+
+
 def _ran(blog: ModuleType, part: str, options: list[str], patch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The figures that one part leaves."""
     patch.setattr(sys, "argv", [*options, "--part", part, "--begun", str(time.time())])
-    blog.main()
+    with _settings_kept():
+        blog.main()
     return json.loads((Path(options[4]) / f"{part}.json").read_text())
 
 

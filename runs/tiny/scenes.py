@@ -6,13 +6,13 @@ Knows nothing of pixels, devices or networks.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from alike import resembling, unequal
 from network import FRAMES
-from text import UNKNOWN, Words, choose, dialogue_rows
+from text import NO_HEAVY, UNKNOWN, Words, choose, dialogue_rows
 
 from llava_next_video.world.captions import does
 from llava_next_video.world.imagine import random_detail, random_scene
@@ -47,6 +47,7 @@ class Mix:
         still: Pictures instead of clips.
         frames: How many of a clip are looked at.
         choose: What is said.
+        heavy: How much a word of an answer counts, by family; 1 where none is named.
     """
 
     things: tuple[float, float, float, float]
@@ -56,6 +57,7 @@ class Mix:
     still: bool = False
     frames: int = FRAMES
     choose: Chooser = choose
+    heavy: Mapping[str, float] = field(default_factory=dict)
 
 
 def row_type(frames: int, room: int) -> np.dtype:
@@ -117,7 +119,7 @@ def rows(rng: random.Random, count: int, mix: Mix, words: Words, room: int) -> n
     """So many random scenes with random questions."""
     scenes = random_scenes(rng, count, mix)
     asked = [mix.choose(scene, rng, words, room, mix.focus) for scene in scenes]
-    return tabulate(scenes, rng, asked, words, room, mix.frames)
+    return tabulate(scenes, rng, asked, words, room, mix.frames, mix.heavy)
 
 
 def examination(
@@ -143,6 +145,7 @@ def tabulate(
     words: Words,
     room: int,
     frames: int = FRAMES,
+    heavy: Mapping[str, float] = NO_HEAVY,
 ) -> np.ndarray:
     """Scenes and dialogues as rows of `row_type`."""
     frames = 1 if scenes[0].still else frames
@@ -155,7 +158,7 @@ def tabulate(
         _note_scene(row, scene)
         for number, thing in enumerate(scene.things):
             _note_thing(row, number, thing, [thing.at(time) for time in times], scene.fine)
-        ids, labels, positions, numbers, weights = dialogue_rows(said, words)
+        ids, labels, positions, numbers, weights = dialogue_rows(said, words, heavy)
         spoken = slice(0, len(ids))
         row["id"][spoken], row["label"][spoken], row["position"][spoken] = ids, labels, positions
         row["dialogue"][spoken], row["weight"][spoken] = numbers, weights

@@ -28,7 +28,7 @@ from scenes import Mix
 from score import Examiner, overall, table
 from stages import Heads, Seen, Text, answer_loss, code, fact_loss, look, read, tower_loss
 from start import start
-from text import Words, make_tokenizer
+from text import HEAVY, Words, choose_late, make_tokenizer
 from torch import Tensor, nn
 
 from llava_next_video.size import Size
@@ -42,11 +42,12 @@ STAGES = {
     "sft": (0.35, 0.004, 0.95),
 }
 MANY = (2.0, 22.0, 46.0, 30.0)
+ASKED = Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.6, focus=0.4, choose=choose_late, heavy=HEAVY)
 MIXES = [
     Mix(things=MANY, alike=0.5, unequal=0.5, focus=0.4),
     Mix(things=MANY, alike=0.5, unequal=0.5, focus=0.4, still=True),
-    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.6, focus=0.4),
-    Mix(things=(3, 30, 40, 27), alike=0.4, unequal=0.6, focus=0.4, still=True),
+    ASKED,
+    replace(ASKED, still=True),
 ]
 """Clips and pictures while look-ups are learnt, then nearer to what will be asked."""
 Kind = tuple[str, Size | None]

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from llava_next_video.engine.kernels.generating import attend_generating
 from llava_next_video.engine.kernels.paged import Launch, attend_paged
 from llava_next_video.engine.kernels.store import LayerPages, gather, store
 from llava_next_video.engine.memory import FP8
@@ -50,6 +51,10 @@ class CudaAttention:
     - The first `attend` of a kind compiles its kernels: run one step under a key before it is captured.
 
     With `turns` (see `attend`), queries and keys come before rope, and are turned as they are stored.
+
+    Attributes:
+        launch, launch_apart: How kernels are launched, those for rows that generate apart in one launch.
+        in_one: Whether such rows take one launch, and not one to store, one to attend and one to merge.
     """
 
     def __init__(
@@ -123,6 +128,9 @@ class CudaAttention:
         self._tables = held[: self._table.table_numbers].view(requests + 1, -1)
         self._rows = held[self._table.table_numbers :].view(-1, FIELDS)
         self.launch = Launch.on(device, dtype)
+        self.launch_apart = Launch.apart(device, dtype, alone=heads == key_value_heads)
+        self.in_one = True
+        self._arrived = torch.zeros(tokens * key_value_heads, dtype=torch.int32, device=device)
         self.prefill = chosen_prefill(device, dtype)
         self._plan = Plan(rows=0, own=0, own_rows=0)
         self._begins: tuple[Tensor, Tensor] | None = None
@@ -179,13 +187,27 @@ class CudaAttention:
 
         Args:
             layer: Which layer.
-            queries, keys_values: Of all rows; those of one row lie one behind the other.
+            queries, keys_values: Of all rows; those of one row lie one behind the other. What stands in them
+                may be lost.
             turns: Cosine and sine of each pair of features in each row, float32, if queries and keys are to
-                be turned first, in place.
+                be turned first.
         """
         plan, pages = self._plan, self._layers[layer]
         if len(queries) != plan.rows:
             raise ValueError(f"{len(queries)} rows of queries, and begin was told of {plan.rows}")
+        if self.in_one and plan.apart and not plan.shared:
+            return attend_generating(
+                queries,
+                keys_values,
+                turns,
+                pages,
+                self._rows,
+                self._tables,
+                plan,
+                self._arrived,
+                window=self.windows[layer],
+                launch=self.launch_apart,
+            )
         store(keys_values, pages, self._rows, self._tables, queries=queries, turns=turns)
         if plan.long is not None and not plan.own:
             return self._attend_long(layer, queries, keys_values)

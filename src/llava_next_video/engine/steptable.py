@@ -81,6 +81,7 @@ class Plan:
         own_rows: Products of the queries of such a bundle with its keys take so many rows (a power of two).
         shared: How many bundles read what several requests have in common, rounded up to a power of two.
         shared_rows: The same for these.
+        apart: Whether each row is the next token of another request, or fills the step up.
         long: Chunks that do not go through bundles.
     """
 
@@ -89,6 +90,7 @@ class Plan:
     own_rows: int
     shared: int = 0
     shared_rows: int = _LEAST_ROWS
+    apart: bool = False
     long: Long | None = None
 
     @property
@@ -182,6 +184,7 @@ class StepTable:
                 own_rows=_product_rows(self.group),
                 shared=shared,
                 shared_rows=shared_rows,
+                apart=True,
             )
         own_rows = _product_rows(self.group * max((int(counts[i]) for i in short), default=1))
         step = own_rows // self.group

@@ -162,5 +162,5 @@ def play(
         },
     )
     if programs is not None:
-        attention.launch = Launch(programs=programs, tokens=16)
+        attention.launch = attention.launch_apart = Launch(programs=programs, tokens=16, least=16)
     return Play(attention, heads, key_value_heads, width, dtype, window, halves)

@@ -30,7 +30,7 @@ _SHARED_COUNT = tl.constexpr(int(Field.SHARED_COUNT))
 _SHARED_END = tl.constexpr(int(Field.SHARED_END))
 _SHARED_ROW = tl.constexpr(int(Field.SHARED_ROW))
 
-_LOG2_E = 1.4426950408889634
+LOG2_E = 1.4426950408889634
 _MOST_SPLITS = 32
 _FEW_SPLITS = 8
 
@@ -44,6 +44,7 @@ class Launch:
         at_once: How many of them run at once; few bundles are split until these are enough.
         tokens: Keys and values read at once.
         warps, stages: Threads of a program in 32s, and how many reads are on their way at once.
+        least: Contexts of no more tokens than that are not cut; only where a program can see that.
     """
 
     programs: int
@@ -51,6 +52,7 @@ class Launch:
     tokens: int = 64
     warps: int = 4
     stages: int = 3
+    least: int = 128
 
     @classmethod
     def on(cls, device: torch.device, dtype: torch.dtype) -> Launch:
@@ -63,6 +65,15 @@ class Launch:
         count = torch.cuda.get_device_properties(device).multi_processor_count
         launch = cls(programs=16 * count, at_once=4 * count)
         return launch if dtype.itemsize < 4 else replace(launch, tokens=32, stages=2)
+
+    @classmethod
+    def apart(cls, device: torch.device, dtype: torch.dtype, *, alone: bool) -> Launch:
+        """For rows that generate apart, and read all that they look at twice ahead.
+
+        A query `alone` with its keys is multiplied number by number, which more threads do faster.
+        """
+        launch = cls.on(device, dtype)
+        return replace(launch, warps=8) if alone and device.type == "cuda" else launch
 
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.
@@ -128,7 +139,7 @@ def attend_paged(
             out if direct else sums,
             queries.stride(0),
             tables.stride(0),
-            width**-0.5 * _LOG2_E,
+            width**-0.5 * LOG2_E,
             first_column,
             columns,
             splits,

@@ -153,11 +153,18 @@ def _store_kernel(
     if part < 2:
         slot = (page * HEADS + head) * PAGE + position % PAGE
         if SCALED:
-            scale = tl.maximum(tl.max(tl.abs(x), 1), _LEAST) / _LARGEST
+            scale = unit_of(x, 1)
             tl.store(scales + part.to(tl.int64) * scales_behind + slot, scale, mask=head < HEADS)
             x = x / scale[:, None]
         to = numbers + part.to(tl.int64) * behind
         tl.store(to + slot[:, None] * WIDTH + feature[None, :], x.to(numbers.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+@no_type_check
+def unit_of(x, AXIS: tl.constexpr):
+    """What rows of floats are divided by, so that the largest of each is the largest that 8 bits hold."""
+    return tl.maximum(tl.max(tl.abs(x), AXIS), _LEAST) / _LARGEST
 
 
 def gather(

@@ -20,13 +20,14 @@ from pathlib import Path
 import torch
 
 import gpu_engine
+import gpu_kernels
 import gpu_peers
 import gpu_train
 from gpu_shapes import SHAPES, Bench
 from no_codec import allow_no_codec
 from record import describe_machine, record
 
-ALL = {**gpu_engine.SECTIONS, **gpu_peers.SECTIONS, **gpu_train.SECTIONS}
+ALL = {**gpu_engine.SECTIONS, **gpu_kernels.SECTIONS, **gpu_peers.SECTIONS, **gpu_train.SECTIONS}
 ORDER = ("step", "caption8", "caption32", "shared", "transformers", "exact", "train", "vision", "kernels")
 
 
@@ -48,7 +49,7 @@ def main() -> None:
         parser.error(f"unknown section {min(unknown)!r}; known: {', '.join(ORDER)}")
     allow_no_codec()
     if given.overlap:
-        gpu_engine.let_overlap(allowed=True)
+        gpu_kernels.let_overlap(allowed=True)
     begun = time.perf_counter()
 
     def tell(text: str) -> None:

@@ -5,14 +5,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
 
 import torch
 
 from gpu_shapes import HEAD, TAIL, Bench, asked, configuration, timed_s, words
 from llava_next_video.engine import Engine, SamplingOptions, linear_wide
-from llava_next_video.engine.graphs import Recorder
 from llava_next_video.engine.memory import page_bytes
 from llava_next_video.engine.roofline import Machine, Work
 from llava_next_video.inputs import ModelInputs
@@ -51,70 +48,6 @@ def step(bench: Bench) -> Figures:
         }
         bench.tell(f"products: {json.dumps(figures['products_ms'])}")
     return figures
-
-
-def kernels(bench: Bench) -> Figures:
-    """Graphs of steps of 1 and 8 requests without what makes them fast, and the kernels of one."""
-    if bench.device.type == "cpu":
-        return {}
-    engine, machine = bench.engine(), bench.machine()
-    work = Work.of(engine.decoder, engine.encoder.vision)
-    return {
-        f"batch_{batch}": one_batch(bench, engine, work, machine, batch, CONTEXT[batch], also=ways)
-        for batch in (8, 1)
-    }
-
-
-@torch.inference_mode()
-def ways(bench: Bench, engine: Engine, batch: int) -> Figures:
-    """Graphs of the last step with overlapping kernels, without them, and without our products either.
-
-    Kernels that overlap must give the numbers of kernels that do not, however often they run.
-    """
-    graphs, record, chosen = engine.runner.graphs, Recorder(), dict(linear_wide.CHOICES)
-    assert graphs is not None
-    compute = partial(graphs.compute, torch.zeros(batch, dtype=torch.long, device=bench.device))
-    restore = let_overlap(allowed=True)
-    fast = record(compute)
-    let_overlap(allowed=False)
-    apart = record(compute)
-    linear_wide.CHOICES.update({kind: replace(one, cut=None) for kind, one in chosen.items()})
-    plain = record(compute)
-    linear_wide.CHOICES.update(chosen)
-    restore()
-    names = {"overlapping": fast, "one_kernel_after_the_other": apart, "and_torchs_products": plain}
-    wanted = apart().clone()
-    found: Figures = {f"{name}_ms": 1000 * timed_s(replay, 30) for name, replay in names.items()}
-    found["overlap_changes"] = max(float((fast() - wanted).abs().max()) for _ in range(50))
-    found["kernels_us"] = of_one_step(bench, fast)
-    return found
-
-
-def of_one_step(bench: Bench, replay: Callable[[], object]) -> Figures:
-    """Microseconds of the kernels of a graph, by name: all of a name together, and how many."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        replay()
-        bench.wait()
-    found = {
-        event.key[:60]: {"count": event.count, "us": round(event.device_time_total, 1)}
-        for event in sorted(profile.key_averages(), key=lambda event: -event.device_time_total)
-        if event.device_time_total
-    }
-    bench.tell(f"kernels: {found}")
-    return found
-
-
-def let_overlap(*, allowed: bool) -> Callable[[], None]:
-    """Whether kernels may begin before the one before them has ended; what comes back sets it as it was."""
-    from llava_next_video.engine.kernels import overlap  # needs Triton, which a CPU may lack
-
-    def let(allowed: bool) -> None:
-        overlap.ALLOWED = allowed
-        overlap.overlapped.cache_clear()
-
-    before = overlap.ALLOWED
-    let(allowed)
-    return lambda: let(before)
 
 
 @torch.inference_mode()
@@ -331,7 +264,6 @@ def vision(bench: Bench) -> Figures:
 
 SECTIONS: Mapping[str, Callable[[Bench], Figures]] = {
     "step": step,
-    "kernels": kernels,
     "caption8": caption8,
     "caption32": caption32,
     "shared": shared,

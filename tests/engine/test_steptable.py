@@ -123,3 +123,34 @@ def test_a_common_beginning_is_found_once_for_requests_that_go_on() -> None:
     assert step(14, [0]).shared == 0
     assert step(15, [2, 1, 0]).shared == 1
     assert np.array_equal(rows[:4, Field.COVERED], [12, 12, 12, 0])
+
+
+def test_only_what_is_new_is_sent() -> None:
+    table = StepTable(
+        tokens=8,
+        requests=4,
+        pages_each=ROOM,
+        scratch_page=SCRATCH,
+        page_tokens=PAGE,
+        group=1,
+        long_from=64,
+        shared_from=None,
+    )
+    requests = [request_on([10 * number], number) for number in range(3)]
+    there = np.full_like(table.numbers, -1)
+    there[: table.table_numbers] = 0
+
+    def step(start: int) -> int:
+        """Send a step; gives how many numbers of page tables were sent."""
+        plan = table.fill([Chunk(request=one, start=start, count=1) for one in requests], 4)
+        parts = table.unsent(plan)
+        for part in parts:
+            there[part] = table.numbers[part]
+        rows = slice(table.table_numbers, table.table_numbers + plan.rows * len(Field))
+        assert np.array_equal(there[: rows.stop], table.numbers[: rows.stop])
+        return sum(part.stop - part.start for part in parts if part.stop <= table.table_numbers)
+
+    assert step(0) == 4 * ROOM  # three requests and the table of rows that only fill up
+    assert step(1) == 0
+    requests[1].pages.append(11)
+    assert step(PAGE) == ROOM

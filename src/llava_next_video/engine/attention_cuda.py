@@ -36,9 +36,9 @@ class GraphKey:
 class CudaAttention:
     """Keys and values of all layers on a GPU, and attention to them.
 
-    `begin` writes all that a step needs to know into buffers that never move, with one transfer; `attend`
-    then launches kernels whose grids do not depend on lengths. So a step of one token for each request can
-    be captured in a CUDA graph and replayed:
+    `begin` writes what is new for a step into buffers that never move; `attend` then launches kernels whose
+    grids do not depend on lengths. So a step of one token for each request can be captured in a CUDA graph
+    and replayed:
 
     - `begin(chunks, padded=N)` outside the graph, before each replay, on the stream of the replay. Rows
       beyond the chunks write to a page of their own and see only themselves; what comes out is finite.
@@ -144,7 +144,7 @@ class CudaAttention:
     def graph_key(self) -> GraphKey | None:
         """Which captured graph fits the step that began last; None: it cannot be captured."""
         plan = self._plan
-        if plan.own != plan.rows:
+        if not plan.apart:
             return None
         return GraphKey(
             rows=plan.rows, shared=plan.shared, shared_rows=plan.shared_rows if plan.shared else 0
@@ -166,7 +166,7 @@ class CudaAttention:
             ropes: How the positions of each chunk are scaled, as a row of `Decoder.rope`; None: row 0, all.
         """
         self._plan = self._table.fill(chunks, padded, ropes)
-        self._sender.send(self._table.numbers, self._table.used(self._plan))
+        self._sender.send(self._table.numbers, self._table.unsent(self._plan))
         long = self._plan.long
         self._begins = None
         if long is not None:
@@ -253,14 +253,15 @@ class _Sender:
         ]
         self._next = 0
 
-    def send(self, numbers: NDArray[np.int32], count: int) -> None:
-        """Send the first numbers; they may be changed at once."""
+    def send(self, numbers: NDArray[np.int32], parts: Sequence[slice]) -> None:
+        """Send some of the numbers to their places; they may be changed at once."""
         which, self._next = self._next, (self._next + 1) % _SENDERS
         left = self._left[which]
         if left is not None:
             left.synchronize()  # what lies here is still on its way
-        self._sent[which].numpy()[:count] = numbers[:count]
-        self.received[:count].copy_(self._sent[which][:count], non_blocking=True)
+        for part in parts:
+            self._sent[which].numpy()[part] = numbers[part]
+            self.received[part].copy_(self._sent[which][part], non_blocking=True)
         if left is not None:
             left.record()
 

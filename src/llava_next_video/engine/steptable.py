@@ -1,7 +1,7 @@
 """Where every token of a step looks, as one table of integers.
 
-Numbers only, no device: what the kernels of a GPU read is filled in here, in one array, so that it can be
-sent in one piece. Its rows never move, so a captured graph finds the next step where the last one was.
+Numbers only, no device: what the kernels of a GPU read is filled in here, in one array, of which what is new
+is sent. Its rows never move, so a captured graph finds the next step where the last one was.
 """
 
 from __future__ import annotations
@@ -140,13 +140,22 @@ class StepTable:
         self._rows = self.numbers[self.table_numbers :].reshape(tokens + 1, FIELDS)
         self._scratch = requests
         self._tables[requests] = scratch_page
+        self._changed = {requests}
         self._free = list(range(requests))
         self._places: OrderedDict[tuple[int, int], tuple[int, list[int], int]] = OrderedDict()
         self._grouped: tuple[list[tuple[list[int], int]], list[tuple[tuple[int, ...], int]]] | None = None
 
-    def used(self, plan: Plan) -> int:
-        """How many of the numbers a step needs."""
-        return self.table_numbers + (plan.rows + 1) * FIELDS
+    def unsent(self, plan: Plan) -> list[slice]:
+        """Which of the numbers are new for a step; whoever asks has sent all that was named before.
+
+        Page tables change once in a page; all of them together are megabytes.
+        """
+        parts = [slice(self.table_numbers, self.table_numbers + (plan.rows + 1) * FIELDS)]
+        if self._changed:
+            first, end = min(self._changed), max(self._changed) + 1
+            parts.append(slice(first * self.pages_each, end * self.pages_each))
+            self._changed.clear()
+        return parts
 
     def fill(
         self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
@@ -226,6 +235,7 @@ class StepTable:
             raise ValueError(f"{len(request.pages)} pages for one request, and a table has {self.pages_each}")
         if written < len(request.pages):
             self._tables[place, written : len(request.pages)] = request.pages[written:]
+            self._changed.add(place)
         self._places[request.id_and_index] = place, request.pages, len(request.pages)
         return place
 

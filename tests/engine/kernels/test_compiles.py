@@ -13,13 +13,13 @@ PROGRAM = """
 import re
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from llava_next_video.engine.kernels import few_rows, fused, paged, store
+from llava_next_video.engine.kernels import few_rows, fused, generating, paged, store
 
 STRIDES = ("behind", "scales_behind", "query_stride", "stride", "half")  # multiples of 16
 
 
-def lines(kernel, types, constants, **options):
-    '''The machine's instructions for a kernel.'''
+def lines(kernel, types, constants, early_reads=r"ld\\.global\\.b32", **options):
+    '''The machine's instructions for a kernel, which reads weights and such things before it waits.'''
     names = kernel.arg_names
     if "OVERLAPPED" in names:
         constants = constants | {"OVERLAPPED": True}
@@ -38,7 +38,7 @@ def lines(kernel, types, constants, **options):
         assert waited and "griddepcontrol.launch_dependents" in early
         assert not re.search(r"st\\.global|cp\\.async|atom", early), "too early a write"
         for read in re.findall(r"ld\\.global\\S*", early):  # weights, or one number of the table of the step
-            assert "evict_first" in read or re.fullmatch(r"ld\\.global\\.b32", read), read
+            assert "evict_first" in read or re.fullmatch(early_reads, read), read
     return code
 
 
@@ -60,6 +60,27 @@ split("fp32", "fp32", WIDTH=64, PADDED=64, GROUP=4, TOKENS=32)
 assert "wgmma" in split("bf16", "bf16", SHARED=True, ROWS=64)
 lines(paged._merge_kernel, {"partial": "*fp32", "sums": "*fp32", "out": "*bf16", "rows": "*i32"},
       {"HEADS": 32, "WIDTH": 80, "PADDED": 128, "COLUMNS": 32}, num_warps=2)
+
+
+def generating_of(stored, **constants):
+    types = {name: "*bf16" for name in ("queries", "keys_values", "out")} | {"numbers": f"*{stored}"}
+    types |= {name: "*fp32" for name in ("turns", "scales", "partial", "sums")} | {"scale": "fp32"}
+    types |= {name: "*i32" for name in ("rows", "tables", "arrived")}
+    given = {"TURNED": True, "SCALED": stored != "bf16", "WINDOW": 0, "KV_HEADS": 32, "GROUP": 1, "ROWS": 1,
+             "WIDTH": 128, "PADDED": 128, "PAGE": 16, "TOKENS": 32, "LEAST": 128, "COLUMNS": 16} | constants
+    return lines(generating._generating_kernel, types, given, r"ld\\.global\\.(v[24]\\.)?b(16|32|64)",
+                 num_warps=8 if given["ROWS"] == 1 else 4, num_stages=1)
+
+
+for code in (generating_of("bf16"), generating_of("fp8e4nv"),
+             generating_of("bf16", KV_HEADS=4, GROUP=7, ROWS=16, WINDOW=4096),
+             generating_of("fp8e4nv", KV_HEADS=8, GROUP=4, ROWS=16, WIDTH=80)):
+    early, _, late = code.partition("griddepcontrol.wait")
+    assert re.search(r"ld\\.global\\.v[24]\\.b", early), "pages wait for the kernel before"
+    written, told, merged = late.partition("atom.global.gpu.acq_rel.add")
+    assert told and "bar.sync" in written[written.rindex("st.global"):], "told before all have written"
+    assert re.search(r"ld\\.global\\.cg", merged), "what others wrote, from a cache"
+    assert "ld.global.b" not in merged, "what others wrote, from a cache"
 for stored in ("bf16", "fp8e4nv"):
     types = {"keys_values": "*bf16", "queries": "*bf16", "turns": "*fp32", "numbers": f"*{stored}",
              "scales": "*fp32", "rows": "*i32", "tables": "*i32", "out": "*bf16"}

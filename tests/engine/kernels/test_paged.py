@@ -101,6 +101,7 @@ def test_any_number_of_splits_gives_the_same(programs: int) -> None:
     stage.enter([5, 2, 9, 40, 41, 3, 8, 1, 30, 50])
     stage.step({0: 9 * PAGE})
     assert stage.step({0: 1}) < EXACT
+    assert stage.step({0: 1}) < EXACT  # who counts splits begins at zero again
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,15 @@ def _one_row_kernel(
     piece = _piece(rows, there, 0, WIDTH, AT_ONCE)
     if AHEAD == 2:
         second = _piece(rows, there, AT_ONCE, WIDTH, AT_ONCE)
+    to, kept = row, there
+    if BIASED:
+        added = tl.load(bias + row, mask=there, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    if GATED:
+        to = tl.program_id(0) * (OUT // 2) + tl.arange(0, OUT // 2)
+        kept = to < count // 2
     wait(OVERLAPPED)
+    if ADDED:
+        before = tl.load(out + to, mask=kept, other=0.0).to(tl.float32)
     unit = 1.0
     if NORMED:
         feature = tl.arange(0, PADDED)
@@ -204,15 +212,12 @@ def _one_row_kernel(
             piece = last
     found = tl.sum(total, 1)
     if BIASED:
-        found += tl.load(bias + row, mask=there, other=0.0).to(tl.float32)
-    to, kept = row, there
+        found += added
     if GATED:
         gate, up = tl.split(tl.reshape(found, (OUT // 2, 2)))
         found = _silu_times(gate, up, number)
-        to = tl.program_id(0) * (OUT // 2) + tl.arange(0, OUT // 2)
-        kept = to < count // 2
     if ADDED:
-        found += tl.load(out + to, mask=kept, other=0.0).to(tl.float32)
+        found += before
     tl.store(out + to, found.to(number), mask=kept)
 
 

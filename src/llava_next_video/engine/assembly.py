@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from llava_next_video.engine.attention_cpu import CpuAttention
@@ -45,6 +44,7 @@ def on_gpu(
         ConfigError: Triton is missing, or its kernels cannot compute this network.
     """
     from llava_next_video.engine.attention_cuda import CudaAttention  # needs Triton, which a CPU has not
+    from llava_next_video.engine.kernels.fused import turns_of
 
     decoder, settings = parts.decoder, parts.settings
     most = graph_sizes(settings.max_requests)[-1]
@@ -65,8 +65,9 @@ def on_gpu(
     )
 
     def turning(rows: int) -> Attend:
-        turns = decoder.rope.turns(attention.positions[:rows], attention.ropes[:rows])
-        return partial(attention.attend, turns=torch.view_as_real(turns).flatten(1))
+        rope, where = decoder.rope, attention.positions[:rows]
+        turns = turns_of(where, attention.ropes[:rows], rope.frequencies, rope.strengths)
+        return partial(attention.attend, turns=turns)
 
     def compute(ids: Tensor) -> Tensor:
         return decoder.logits(decoder.forward(decoder.embed(ids), None, turning(len(ids))))

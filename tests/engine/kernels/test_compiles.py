@@ -90,6 +90,8 @@ for stored in ("bf16", "fp8e4nv"):
     lines(store._gather_kernel, types, {**shape, "TOKENS": 32})
 floats = {name: "*bf16" for name in ("x", "weight", "out", "gate_up")}
 lines(fused._rms_norm_kernel, floats | {"epsilon": "fp32"}, {"WIDTH": 4096, "PADDED": 4096})
+lines(fused._turns_kernel, {"positions": "*i32", "scalings": "*i32"} | {name: "*fp32" for name in
+      ("frequencies", "strengths", "out")}, {"HALF": 64, "PADDED": 128})
 lines(fused._silu_kernel, floats, {"BLOCK": 1024})
 row = {name: "*bf16" for name in ("x", "weight", "norm", "bias", "out")} | {"epsilon": "fp32"}
 for width, padded, role in ((4096, 4096, "NORMED"), (4096, 4096, "GATED"), (11008, 1, "ADDED")):

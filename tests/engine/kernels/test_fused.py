@@ -51,6 +51,22 @@ def turns_of(context: int, width: int) -> tuple[Tensor, Tensor]:
     return turns, torch.view_as_real(turns).flatten(1)
 
 
+def test_turns_are_those_of_the_rope() -> None:
+    from llava_next_video.engine.kernels.fused import turns_of
+
+    table = torch.tensor([[7, 0, 1], [0, 5, 0], [40959, 3, 0]], dtype=torch.int32, device=DEVICE)
+    frequencies = 10000 ** (-torch.arange(40, device=DEVICE) / 40) / torch.tensor(
+        [[1.0], [4.0]], device=DEVICE
+    )
+    strengths = torch.tensor([1.0, 1.25], device=DEVICE)
+    angles = table[:, 0, None].double() * frequencies[table[:, 2]].double()
+    wanted = torch.stack([angles.cos(), angles.sin()], dim=2).flatten(1) * strengths[table[:, 2], None]
+    found = turns_of(table[:, 0], table[:, 2], frequencies, strengths)
+    # An angle of 40,959 in float32 is known to half of its last bit, 0.002.
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-3)
+    torch.testing.assert_close(found[:2].double(), wanted[:2], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_can_turn_queries_and_keys_on_their_way(dtype: torch.dtype) -> None:
     turns, flat = turns_of(64, 80)

@@ -241,16 +241,18 @@ def _few_rows_kernel(
 ):
     """The same for up to sixteen rows."""
     let_next_begin(OVERLAPPED)
-    wait(OVERLAPPED)
     number = x.dtype.element_ty
-    place = tl.arange(0, ROWS)
+    place, first = tl.arange(0, ROWS), tl.arange(0, AT_ONCE)
     live = (place < count_rows)[:, None]
     given = x + place.to(tl.int64)[:, None] * WIDTH
     row = _rows_of(count, OUT, GATED)
     there = row < count
     rows = weight + row.to(tl.int64)[:, None] * WIDTH
-    found = tl.zeros([ROWS, OUT], tl.float32)
-    for start in range(0, WIDTH, AT_ONCE):
+    piece = _piece(rows, there, 0, WIDTH, AT_ONCE)
+    wait(OVERLAPPED)
+    some = tl.load(given + first[None, :], mask=live & (first < WIDTH)[None, :], other=0.0)
+    found = tl.dot(some, tl.trans(piece), input_precision="ieee")
+    for start in range(AT_ONCE, WIDTH, AT_ONCE):
         at = start + tl.arange(0, AT_ONCE)
         some = tl.load(given + at[None, :], mask=live & (at < WIDTH)[None, :], other=0.0)
         piece = _piece(rows, there, start, WIDTH, AT_ONCE)

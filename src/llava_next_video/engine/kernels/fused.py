@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import no_type_check
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
@@ -46,15 +46,70 @@ def _rms_norm_kernel(
 ):
     """One row, in float32."""
     let_next_begin(OVERLAPPED)
-    wait(OVERLAPPED)
     feature = tl.arange(0, PADDED)
     inside = feature < WIDTH
+    scale = tl.load(weight + feature, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    wait(OVERLAPPED)
     at = tl.program_id(0).to(tl.int64) * WIDTH + feature
     row = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
     unit = tl.rsqrt(tl.sum(row * row, 0) / WIDTH + epsilon)
-    scale = tl.load(weight + feature, mask=inside, other=0.0).to(tl.float32)
     normed = (row * unit).to(out.dtype.element_ty).to(tl.float32)
     tl.store(out + at, (normed * scale).to(out.dtype.element_ty), mask=inside)
+
+
+def turns_of(
+    positions: Int32[Tensor, " rows"],
+    scalings: Int32[Tensor, " rows"],
+    frequencies: Float[Tensor, "scalings half"],
+    strengths: Float[Tensor, " scalings"],
+) -> Float[Tensor, "rows width"]:
+    """Cosine and sine of each pair of features of a head, for each row.
+
+    Args:
+        positions, scalings: Columns of the table of the step: where each row stands, and which frequencies
+            are its.
+        frequencies, strengths: Of all scalings, as `Rope` keeps them.
+    """
+    half = frequencies.shape[1]
+    out = torch.empty(len(positions), 2 * half, dtype=torch.float32, device=positions.device)
+    _turns_kernel[(len(positions),)](
+        positions,
+        scalings,
+        frequencies,
+        strengths,
+        out,
+        positions.stride(0),
+        HALF=half,
+        PADDED=triton.next_power_of_2(2 * half),
+        **overlapped(positions.device),
+        num_warps=2,
+    )
+    return out
+
+
+@triton.jit
+@no_type_check
+def _turns_kernel(
+    positions,
+    scalings,
+    frequencies,
+    strengths,
+    out,
+    stride,
+    HALF: tl.constexpr,
+    PADDED: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
+):
+    """One row."""
+    let_next_begin(OVERLAPPED)
+    row, feature = tl.program_id(0), tl.arange(0, PADDED)
+    inside = feature < 2 * HALF
+    scaling = tl.load(scalings + row * stride)
+    position = tl.load(positions + row * stride).to(tl.float32)
+    wait(OVERLAPPED)
+    angle = position * tl.load(frequencies + scaling * HALF + feature // 2, mask=inside, other=0.0)
+    turn = tl.where(feature % 2 == 0, tl.cos(angle), tl.sin(angle)) * tl.load(strengths + scaling)
+    tl.store(out + row * 2 * HALF + feature, turn, mask=inside)
 
 
 def silu_and_multiply(gate_up: Float[Tensor, "rows both"]) -> Float[Tensor, "rows half"]:

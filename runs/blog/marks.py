@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from networks import Turning
 from painting import PICTURE_SIZES
 from pool import to_device
 from scenes import Mix, examination
@@ -59,34 +60,47 @@ class Examination:
         for size in sizes:
             self.sets.append((size, *examination(rng, max(count // len(sizes), 2), mix, words, ROOM)))
 
+    def hold(self, stack: Stack) -> list[Mark]:
+        """The marks of all networks."""
+        [marks] = self.hold_each(stack, [None])
+        return marks
+
     @torch.no_grad()
-    def hold(self, stack: Stack, *, stretch: float = 1.0, at_once: int = 16) -> list[Mark]:
-        """The marks of all networks, their positions divided by `stretch`.
+    def hold_each(
+        self, stack: Stack, turnings: Sequence[Turning | None], *, at_once: int = 16
+    ) -> list[list[Mark]]:
+        """The marks of all networks, their heads turned in each of these ways.
 
         Every word is judged with the right words before it: all are right exactly when greedy decoding is.
         """
-        marks: list[Mark] = []
+        found: list[list[Mark]] = [[] for _ in turnings]
         for size, table, scenes, asked in self.sets:
-            guesses, numbered = _guesses(scenes, asked), len(marks)
+            guesses, numbered = _guesses(scenes, asked), len(found[0])
             for begin in range(0, len(table), at_once):
                 these = slice(begin, begin + at_once)
                 rows = to_device(np.concatenate([table[these]] * stack.seeds), stack.device)
                 text = Text.of(rows, stack.seeds)
                 seen = Seen(stack.model, rows, size, tiled=self.tiled)
-                logits, _ = look(stack.model, stack.head, seen, text, stretch=stretch)
-                wrong = (logits.argmax(-1) != text.labels) & (text.labels != UNKNOWN)
-                failed = torch.zeros(*wrong.shape[:2], 64, device=stack.device)
-                failed.scatter_add_(2, text.dialogues.clamp_min(0), wrong.float())
-                right = (failed == 0).cpu().numpy()
-                for row, questions in enumerate(asked[these]):
-                    for number, question in enumerate(questions, 1):
-                        flags = tuple(bool(flag) for flag in right[:, row, number])
-                        scene = numbered + begin + row
-                        guess = guesses[question.family, _named(question)]
-                        if _named(question):
-                            guess = max(guess, 1 / max(len(scenes[begin + row].things), 1))
-                        marks.append(Mark(scene=scene, family=question.family, right=flags, guess=guess))
-        return marks
+                for marks, turning in zip(found, turnings, strict=True):
+                    right = _right(stack, seen, text, turning)
+                    for row, questions in enumerate(asked[these]):
+                        for number, question in enumerate(questions, 1):
+                            flags = tuple(bool(flag) for flag in right[:, row, number])
+                            scene = numbered + begin + row
+                            guess = guesses[question.family, _named(question)]
+                            if _named(question):
+                                guess = max(guess, 1 / max(len(scenes[begin + row].things), 1))
+                            marks.append(Mark(scene=scene, family=question.family, right=flags, guess=guess))
+        return found
+
+
+def _right(stack: Stack, seen: Seen, text: Text, turning: Turning | None) -> np.ndarray:
+    """Which dialogues have no wrong word: networks x scenes x 64."""
+    logits, _ = look(stack.model, stack.head, seen, text, turning=turning)
+    wrong = (logits.argmax(-1) != text.labels) & (text.labels != UNKNOWN)
+    failed = torch.zeros(*wrong.shape[:2], 64, device=stack.device)
+    failed.scatter_add_(2, text.dialogues.clamp_min(0), wrong.float())
+    return (failed == 0).cpu().numpy()
 
 
 def _named(question: Question) -> bool:
@@ -103,13 +117,15 @@ def _guesses(scenes: Sequence[Scene], asked: Sequence[list[Question]]) -> dict[t
     return {key: max(found.values()) / found.total() for key, found in counts.items()}
 
 
-def cells(marks: Sequence[Mark], networks: slice = slice(None)) -> dict[str, Cell]:
-    """Shares of right answers by group and by family, and of all."""
+def cells(
+    marks: Sequence[Mark], networks: slice = slice(None), names: Sequence[str] | None = None
+) -> dict[str, Cell]:
+    """Shares of right answers by group and by family, and of all; of those `names` if there are any."""
     single = {family: (family,) for family in sorted({mark.family for mark in marks})}
     found = {}
     for name, families in {"all": tuple(single), **GROUPS, **single}.items():
         chosen = [mark for mark in marks if mark.family in families]
-        if chosen:
+        if chosen and (names is None or name in names):
             flags = [(str(mark.scene), [float(one) for one in mark.right[networks]]) for mark in chosen]
             guess = 100 * sum(mark.guess for mark in chosen) / len(chosen)
             found[name] = cell(flags) | {"guess": round(guess, 1)}

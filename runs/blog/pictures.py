@@ -15,6 +15,7 @@ from marks import Examination, cells
 from scenes import Mix
 from stack import SMALL, Setting, Stack, Supply, paced
 from stages import Seen, Text, answer_loss, code, fact_loss, look, read
+from text import Words, make_tokenizer
 from torch import Tensor
 
 CLIPS = Mix(things=SMALL, alike=0.5, unequal=0.4, focus=0.4)
@@ -28,8 +29,8 @@ APART, UNTOLD = 0.3, 0.6
 def learn_pictures(setting: Setting, *, tiled: bool, until: float) -> None:
     """All stages, their states, and the scores on pictures and (never seen) clips."""
     name = "pictures-tiles" if tiled else "pictures-base"
+    supply = Supply(setting, [STILLS, CLIPS], Words(make_tokenizer()), workers=2 * setting.workers)
     stack = Stack(setting, setting.start, tower_only=True)
-    supply = Supply(setting, [STILLS, CLIPS], stack.words, workers=2 * setting.workers)
     stills, clips = supply.pools
     batch = setting.batch
 

@@ -3,8 +3,8 @@
     python run.py --device cuda --start ../tiny/out/first          # five minutes on a GPU
     python run.py --device cpu --start ../tiny/out/first --deadline 20000 --batch 8 --seeds 1
 
-Parts: `pictures-tiles` and `pictures-base` (a), `clips-alone`, `clips-separate` and `clips-mixed` (b, when
-the first is over), `preferences` (c), `lengths` (d). Each leaves its figures in OUT/NAME.json as it finds
+Parts: `pictures-tiles` and `pictures-base` (a), `clips-alone` and `clips-joint` (b, when the first is over),
+`preferences` (c), `lengths` (d). Each leaves its figures in OUT/NAME.json as it finds
 them; together they are OUT/results.json, from which `report.py` makes tables and plots.
 """
 
@@ -28,10 +28,9 @@ BEGIN = {
     "pictures-tiles": 0.0,
     "pictures-base": 0.0,
     "preferences": 0.1,
-    "lengths": 0.1,
-    "clips-alone": 0.3,
-    "clips-separate": 0.3,
-    "clips-mixed": 0.3,
+    "lengths": 0.0,
+    "clips-alone": 0.25,
+    "clips-joint": 0.25,
 }
 """All parts, and when they begin after the first, as shares of the time; those for clips wait for states."""
 PICTURES, WAITING, CLIPS, CARELESS, PREFERENCES, LENGTHS, READ = 0.54, 0.7, 0.92, 0.34, 0.88, 0.64, 0.97
@@ -55,6 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of each stage, in place of its time")
     parser.add_argument("--video-steps", type=int, default=1000, help="of each way in (b), at most")
     parser.add_argument("--rounds", type=int, default=10, help="of preferences")
+    parser.add_argument("--learnt", type=Path, help="folder that (d) left: read it again, without learning")
     parser.add_argument("--parts", choices=BEGIN, nargs="+", default=list(BEGIN))
     parser.add_argument("--part", choices=BEGIN, help=argparse.SUPPRESS)
     parser.add_argument("--begun", type=float, default=time.time(), help=argparse.SUPPRESS)
@@ -96,8 +96,8 @@ def run_part(given: argparse.Namespace) -> None:
         case _:
             from clips import learn_clips
 
-            way = given.part.removeprefix("clips-")
-            learn_clips(setting, way, wait_until=setting.until(WAITING), until=setting.until(CLIPS))
+            ways = ("separate", "mixed") if given.part == "clips-joint" else ("alone",)
+            learn_clips(setting, ways, wait_until=setting.until(WAITING), until=setting.until(CLIPS))
 
 
 def run_all(given: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class Setting:
         steps: Of each stage, in place of its share of the time.
         video_steps: Of the three ways to learn from clips, if the time allows.
         rounds: Of preferences.
+        learnt: Folder of what (d) left in an earlier run, to be read again without learning.
     """
 
     device: str
@@ -65,6 +67,7 @@ class Setting:
     steps: int | None
     video_steps: int
     rounds: int
+    learnt: Path | None = None
 
     def until(self, share: float) -> float:
         """The moment when that share of the time is over."""
@@ -168,17 +171,33 @@ class Stack:
         supply: Supply | None = None,
     ) -> dict[str, object]:
         """Learn at a pace; what it was is returned."""
+        [told] = deque(
+            self.lessons(stage, weights, losses, pace, rate=rate, cool=cool, supply=supply), maxlen=1
+        )
+        return told
+
+    def lessons(
+        self,
+        stage: str,
+        weights: dict[str, nn.Parameter],
+        losses: Callable[[float], Losses],
+        pace: Iterator[float],
+        *,
+        rate: float,
+        cool: float,
+        supply: Supply | None = None,
+    ) -> Iterator[dict[str, object]]:
+        """The same step by step; after each, what it has been so far."""
         optimizer = MuonAdamW(weights, muon_lr=rate)
         self.networks.requires_grad_(False)
         for weight in weights.values():
             weight.requires_grad_(True)
-        begun, shown, steps, found = time.time(), -1.0, 0, []
-        for done in pace:
+        begun, shown = time.time(), -1.0
+        for steps, done in enumerate(pace, 1):
             found = losses(done)
             sum(found).sum().backward()
             optimizer.scale.fill_(schedule(done, cool=cool))
             optimizer.step()
-            steps += 1
             if supply is not None and steps % 16 == 1:
                 supply.fill()
             if done - shown > 0.1:
@@ -187,10 +206,10 @@ class Stack:
                 print(
                     f"{self.clock()} {stage} {done:.2f} step {steps} {_list(found)} made {made}", flush=True
                 )
+            told = {"stage": stage, "steps": steps, "seconds": round(time.time() - begun, 1)}
+            yield told
         self.networks.requires_grad_(False)
-        told = {"stage": stage, "steps": steps, "seconds": round(time.time() - begun, 1)}
         print(f"{self.clock()} {told} {_list(found)}", flush=True)
-        return told
 
     def clock(self) -> str:
         """Seconds since all began."""

@@ -6,6 +6,7 @@ Every activation begins with the seed: seeds x rows x tokens x width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -53,6 +54,16 @@ class Networks(nn.Module):
         split_up = {short: self.weight(key).unbind(0) for short, key in named.items()}
         count = len(next(iter(split_up.values())))
         return [{short: found[layer] for short, found in split_up.items()} for layer in range(count)]
+
+    @torch.no_grad()
+    def put(self, seed: int, state: Weights) -> None:
+        """Put weights of one network, under transformers' names, where they belong; others stay."""
+        for name, one in state.items():
+            place = self.weight(starred(name))
+            numbers = (
+                [int(word) for word in name.split(".") if word.isdigit()] if ".*." in starred(name) else []
+            )
+            place[(*numbers, seed)] = one.to(place)
 
     def states(self, kind: torch.dtype) -> list[Weights]:
         """The weights of each network under transformers' names, on the processor."""
@@ -163,13 +174,22 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
 
 
-def angles(positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for positions (rows x tokens): rows x 1 x tokens x head width."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turning:
+    """How fast the pairs of features of a head turn (half a head's width), and how much they grow."""
+
+    speeds: Tensor
+    strength: float = 1.0
+
+
+def angles(positions: Tensor, turning: Turning | None = None) -> tuple[Tensor, Tensor]:
+    """Cosine and sine for positions (rows x tokens): rows x 1 x tokens x head width; None: as in training."""
     width = WIDTH // HEADS
-    steps = torch.arange(0, width, 2, device=positions.device) / width
-    turned = positions[..., None].float() * THETA**-steps
+    if turning is None:
+        turning = Turning(speeds=THETA ** -(torch.arange(0, width, 2, device=positions.device) / width))
+    turned = positions[..., None].float() * turning.speeds
     turned = torch.cat([turned, turned], -1)[:, None]
-    return turned.cos(), turned.sin()
+    return turned.cos() * turning.strength, turned.sin() * turning.strength
 
 
 def mask_of(numbers: Tensor, half: torch.dtype) -> Tensor:
@@ -242,10 +262,17 @@ class Model:
         return torch.stack([functional.embedding(one, words) for one, words in zip(ids, table, strict=True)])
 
     def through(
-        self, x: Tensor, numbers: Tensor, positions: Tensor, first: int, last: int = LAYERS
+        self,
+        x: Tensor,
+        numbers: Tensor,
+        positions: Tensor,
+        first: int,
+        last: int = LAYERS,
+        turning: Turning | None = None,
     ) -> Tensor:
         """Layers `first` to `last` over rows whose numbers and positions are seeds x rows x tokens."""
-        mask, (cos, sin) = mask_of(numbers.flatten(0, 1), self.half), angles(positions.flatten(0, 1))
+        mask = mask_of(numbers.flatten(0, 1), self.half)
+        cos, sin = angles(positions.flatten(0, 1), turning)
         for layer in self.networks.layers(f"{LANGUAGE}layers.")[first:last]:
             x = self.language_layer(layer, x, mask, cos, sin, self.half)
         return x

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from facts import EXCLUSIVE, FACTS, STRENGTH, clip_facts, directions, part, picture_facts
 from network import CELLS, FRAMES, GRID, LAYERS, VISION
-from networks import Model, linear
+from networks import Model, Turning, linear
 from painting import Rows, filmed, photographed
 from scenes import COLOUR_NAMES, THINGS
 from text import UNKNOWN
@@ -219,11 +219,12 @@ def look(
     tell: Tensor | None = None,
     codes: Tensor | None = None,
     stretch: Tensor | float = 1.0,
+    turning: Turning | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits of the text, and the visual tokens after the first layers.
 
     Where `tell` (seeds x rows) holds, `codes` take the place of the visual tokens for the later layers. All
-    positions are divided by `stretch` (one number, or seeds x rows x 1).
+    positions are divided by `stretch` (one number, or seeds x rows x 1), and heads turn by `turning`.
     """
     seeds, rows, visual = seen.visual.shape[:3]
     start, before = len(head), len(head) + visual
@@ -234,12 +235,12 @@ def look(
     numbers = torch.cat([numbers, text.dialogues], 2)
     places = torch.arange(before, device=model.device).expand(seeds, rows, -1)
     positions = torch.cat([places, start + seen.tokens + text.positions], 2) / stretch
-    x = model.through(x, numbers, positions, 0, DEPTH)
+    x = model.through(x, numbers, positions, 0, DEPTH, turning)
     middle = x[:, :, start:before]
     if codes is not None and tell is not None:
         mixed = torch.where(tell[..., None, None], codes, middle)
         x = torch.cat([x[:, :, :start], mixed, x[:, :, before:]], 2)
-    x = model.through(x, numbers, positions, DEPTH, LAYERS)
+    x = model.through(x, numbers, positions, DEPTH, LAYERS, turning)
     return model.logits(x[:, :, before:]), middle
 
 

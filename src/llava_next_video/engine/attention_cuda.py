@@ -33,6 +33,10 @@ class GraphKey:
     shared_rows: int
 
 
+FEW = 2
+"""Up to so many rows one launch a layer is faster than three, which is what `kernels` of benchmarks/gpu.py compares."""
+
+
 class CudaAttention:
     """Keys and values of all layers on a GPU, and attention to them.
 
@@ -195,7 +199,7 @@ class CudaAttention:
         plan, pages = self._plan, self._layers[layer]
         if len(queries) != plan.rows:
             raise ValueError(f"{len(queries)} rows of queries, and begin was told of {plan.rows}")
-        if self.in_one and plan.apart and not plan.shared:
+        if self.in_one and plan.rows <= FEW and plan.apart and not plan.shared:
             return attend_generating(
                 queries,
                 keys_values,

@@ -74,7 +74,7 @@ class Launch:
         many tokens at once keep two programs on a multiprocessor, by the registers that they take.
         """
         launch = cls.on(device, dtype)
-        return replace(launch, tokens=32, warps=8 if alone else 4)
+        return replace(launch, tokens=64, warps=8 if alone else 4)
 
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.

@@ -12,13 +12,19 @@ from pathlib import Path
 import torch
 from files import write_whole
 from marks import GROUPS, Examination, cells
-from networks import TOWER
-from ropes import HEAD, READ_FRAMES, TRAINED_FRAMES, automatic, name_of, tokens_of, tried, turning_of
+from network import CELLS, LAYERS, WIDTH
+from networks import HEADS, THETA, TOWER, Turning
+from ropes import FRAME, HEAD, READ_FRAMES, TRAINED_FRAMES, automatic, name_of, tokens_of, tried
 from scenes import Mix
 from stack import SMALL, Setting, Stack, Supply, paced
 from stages import Seen, Text, answer_loss, look
 from text import Words, make_tokenizer
 from torch import Tensor
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from llava_next_video.long_video import RopeScaling
+from llava_next_video.model.rope import scaled_rotary
 
 MOST = 4.0
 """Positions are divided by up to so much while `stretched` networks learn."""
@@ -30,8 +36,10 @@ def learn_lengths(setting: Setting, *, until: float, read_until: float) -> None:
     mixes = [Mix(things=SMALL, alike=0.4, unequal=0.3, focus=0.3, frames=frames) for frames in TRAINED_FRAMES]
     supply = None if setting.learnt else Supply(setting, mixes, Words(make_tokenizer()))
     stack = Stack(setting, setting.start, copies=len(KINDS))
-    if len(stack.head) != HEAD:
-        raise ValueError(f"prompts begin with {len(stack.head)} tokens; ropes.py counts {HEAD}")
+    if (len(stack.head), CELLS**2) != (HEAD, FRAME):
+        raise ValueError(
+            f"{len(stack.head)} tokens before a clip, {CELLS**2} a frame; ropes.py counts others"
+        )
     if supply is None:
         log = load(stack, setting.learnt)
     else:
@@ -102,7 +110,7 @@ def read(stack: Stack, frames: int) -> list[dict[str, object]]:
     """The scores of both kinds about so many frames, in all ways; every clip is drawn and encoded once."""
     setting, ropes = stack.setting, tried(frames)
     exam = Examination(stack.words, setting.examine, frames=frames)
-    turnings = [turning_of(rope, stack.device) for rope in ropes]
+    turnings = [turning_of(rope, tokens_of(TRAINED_FRAMES[-1]), stack.device) for rope in ropes]
     found = exam.hold_each(stack, turnings, at_once=max(min(16, 512 // frames), 1))
     rows: list[dict[str, object]] = []
     for rope, marks in zip(ropes, found, strict=True):
@@ -111,3 +119,18 @@ def read(stack: Stack, frames: int) -> list[dict[str, object]]:
             groups = cells(marks, these, ("all", *GROUPS))
             rows.append({"kind": kind, "frames": frames, "rope": name_of(rope), "cells": groups})
     return rows
+
+
+def turning_of(rope: RopeScaling | None, trained: int, device: torch.device) -> Turning | None:
+    """How the product turns the heads of a network trained on so many positions; None: as it did then."""
+    if rope is None:
+        return None
+    config = LlamaConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=trained,
+        rope_parameters={"rope_type": "default", "rope_theta": THETA},
+    )
+    rotary = scaled_rotary(LlamaRotaryEmbedding, config, rope)
+    return Turning(speeds=rotary.inv_freq.to(device), strength=float(rotary.attention_scaling))

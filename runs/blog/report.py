@@ -1,6 +1,7 @@
 """Tables and plots of results.json: writes the plots, and the tables between the marks of README.md.
 
 python report.py out/results.json   # what a run left becomes results.json; of several, later parts win
+python report.py out/results.json --parts lengths   # only these parts; the others stay as they are
 python report.py                    # writes tables and plots anew
 python report.py --check            # says whether they are those of results.json
 """
@@ -16,22 +17,31 @@ from typing import Any
 
 from files import write_whole
 from plot import Point, bars, lines
-from tables import CLIPS, DRAWN, FACTORS, LABELS, Cell, automatic, mean, read, tables
+from ropes import automatic, name_of
+from tables import CLIPS, DRAWN, LABELS, Cell, lengths, mean, read, tables
+
+from llava_next_video.long_video import RopeScaling
 
 HERE = Path(__file__).resolve().parent
+PLOTTED = (
+    None,
+    RopeScaling(factor=2.0),
+    RopeScaling(factor=4.0),
+    RopeScaling(kind="dynamic", factor=4.0),
+    RopeScaling(kind="yarn", factor=4.0),
+)
 BEGIN, END = "<!-- tables of results.json, by report.py -->", "<!-- end of the tables -->"
 
 
 def plots(found: dict[str, Any]) -> dict[str, str]:
     """File names and drawings of what is there."""
     drawn = {}
-    if any(name in found for name in CLIPS.values()):
-        base = {"pictures alone, base view": "pictures-base"}
+    if any(part in found for part, _ in CLIPS.values()):
         groups = {
             LABELS.get(group, group): {
                 label: _point(0, cells[group])
-                for label, name in {**base, **CLIPS}.items()
-                if group in (cells := found.get(name, {}).get("clips", {}))
+                for label, (part, way) in CLIPS.items()
+                if group in (cells := found.get(part, {}).get(way, {}).get("clips", {}))
             }
             for group in DRAWN
         }
@@ -54,9 +64,9 @@ def plots(found: dict[str, Any]) -> dict[str, str]:
         ticks = {number / last: str(number + 1) for number in range(len(rounds))}
         drawn["rounds.svg"] = lines("Drawn captions, per cent", series, ticks=ticks, below="round")
     if found.get("lengths", {}).get("rows"):
-        rule = automatic(found)
-        least, most = math.log2(min(rule)), math.log2(max(rule))
-        places = {frames: (math.log2(frames) - least) / max(most - least, 1) for frames in rule}
+        seen = lengths(found)
+        first, last = math.log2(seen[0]), math.log2(seen[-1])
+        places = {frames: (math.log2(frames) - first) / max(last - first, 1) for frames in seen}
         ticks = {place: str(frames) for frames, place in places.items()}
         for kind, group in (
             ("plain", "all"),
@@ -64,14 +74,14 @@ def plots(found: dict[str, Any]) -> dict[str, str]:
             ("stretched", "all"),
             ("stretched", "motion"),
         ):
-            factors = {f"factor {factor:g}": dict.fromkeys(rule, factor) for factor in FACTORS}
+            ropes = {name_of(rope): dict.fromkeys(seen, rope) for rope in PLOTTED}
             series = {
                 label: [
                     _point(place, cell)
                     for frames, place in places.items()
                     if (cell := read(found, kind, frames, of[frames], group))
                 ]
-                for label, of in (factors | {"automatic rule": rule}).items()
+                for label, of in (ropes | {"automatic rule": {n: automatic(n) for n in seen}}).items()
             }
             title = f"{LABELS.get(group, group).capitalize()}, per cent right ({kind})"
             drawn[f"frames-{kind}-{group}.svg"] = lines(title, series, ticks=ticks, below="frames")
@@ -103,11 +113,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="*", help="results.json of runs")
+    parser.add_argument("--parts", nargs="+", help="take only these from the runs, and keep all others")
     parser.add_argument("--check", action="store_true", help="change nothing; fail where the tables differ")
     given = parser.parse_args()
     results, readme = HERE / "results.json", HERE / "README.md"
     if given.runs:
-        write_whole(results, gathered(given.runs))
+        found = gathered(given.runs)
+        if given.parts:
+            kept = json.loads(results.read_text(encoding="utf-8"))
+            found = kept | {name: found[name] for name in given.parts}
+        write_whole(results, found)
     found = json.loads(results.read_text(encoding="utf-8"))
     text = readme.read_text(encoding="utf-8")
     wanted = {readme: filled(text, found)} | {HERE / name: svg for name, svg in plots(found).items()}

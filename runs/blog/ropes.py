@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from network import CELLS, LAYERS, WIDTH
-from networks import HEADS, THETA, Turning
-from torch import device as Device
 from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from llava_next_video.long_video import RopeScaling
+from llava_next_video.long_video import RopeKind, RopeScaling
 from llava_next_video.model.context import chosen_rope
-from llava_next_video.model.rope import scaled_rotary
 
 TRAINED_FRAMES = (4, 8, 12, 16)
 READ_FRAMES = (4, 8, 16, 32, 64)
 WORDS = 64
 """Tokens that a question and its answer take at most."""
-HEAD = 4
-"""Tokens before a clip."""
-WAYS = ("linear", "dynamic", "yarn")
+HEAD, FRAME = 4, 16
+"""Tokens before a clip, and of each frame."""
+WAYS: tuple[RopeKind, ...] = ("linear", "dynamic", "yarn")
 
 
 def tokens_of(frames: int) -> int:
@@ -27,43 +22,33 @@ def tokens_of(frames: int) -> int:
     >>> [tokens_of(frames) for frames in READ_FRAMES]
     [132, 196, 324, 580, 1092]
     """
-    return HEAD + frames * CELLS**2 + WORDS
-
-
-def config_of() -> LlamaConfig:
-    """What the networks' config.json would say of positions."""
-    return LlamaConfig(
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        max_position_embeddings=tokens_of(TRAINED_FRAMES[-1]),
-        rope_parameters={"rope_type": "default", "rope_theta": THETA},
-    )
+    return HEAD + frames * FRAME + WORDS
 
 
 def automatic(frames: int) -> RopeScaling | None:
     """What the product's rule (`--rope-factor auto`) gives networks of 16 frames; None: as they are."""
-    return chosen_rope(config_of(), RopeScaling(), tokens_of(frames))
+    return least(frames, "auto")
+
+
+def least(frames: int, way: RopeKind) -> RopeScaling | None:
+    """A scaling of that kind by the least factor, in halves, that fits; None: as they are.
+
+    >>> [name_of(least(frames, "linear")) for frames in READ_FRAMES]
+    ['none', 'none', 'none', 'linear 2', 'linear 3.5']
+    """
+    trained = LlamaConfig(max_position_embeddings=tokens_of(TRAINED_FRAMES[-1]))
+    return chosen_rope(trained, RopeScaling(kind=way), tokens_of(frames))
 
 
 def tried(frames: int) -> list[RopeScaling | None]:
     """All that clips of so many frames are read with; None: as they are."""
-    least = chosen_rope(config_of(), RopeScaling(kind="linear"), tokens_of(frames))
     factors = {1.5, 2.0, 4.0}
-    if least is not None and least.factor is not None:
-        factors |= {3.0, least.factor, 2 * least.factor}
+    if (fitting := least(frames, "linear")) and fitting.factor:
+        factors |= {3.0, fitting.factor, 2 * fitting.factor}
     found = {None, automatic(frames)} | {
         RopeScaling(kind=way, factor=factor) for way in WAYS for factor in factors
     }
     return sorted(found, key=lambda rope: (WAYS.index(rope.kind), rope.factor or 0.0) if rope else (-1, 0.0))
-
-
-def turning_of(rope: RopeScaling | None, device: Device) -> Turning | None:
-    """How the product turns heads under a scaling."""
-    if rope is None:
-        return None
-    rotary = scaled_rotary(LlamaRotaryEmbedding, config_of(), rope)
-    return Turning(speeds=rotary.inv_freq.to(device), strength=float(rotary.attention_scaling))
 
 
 def name_of(rope: RopeScaling | None) -> str:

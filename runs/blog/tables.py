@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from ropes import WAYS, automatic, least, name_of, tried
+
+from llava_next_video.long_video import RopeScaling
+
 SHOWN = ("colour", "shape", "count", "existence", "pattern", "places", "motion", "order", "captions")
 DRAWN = ("frames", "places", "motion", "order", "captions")
 CLIPS = {
-    "pictures alone": "pictures-tiles",
-    "then clips alone": "clips-alone",
-    "then both, separate batches": "clips-separate",
-    "then both, mixed batches": "clips-mixed",
+    "pictures alone": ("clips-alone", "before"),
+    "then clips alone": ("clips-alone", "alone"),
+    "pictures alone, second call": ("clips-joint", "before"),
+    "then both, separate batches": ("clips-joint", "separate"),
+    "then both, mixed batches": ("clips-joint", "mixed"),
 }
+"""What (b) compares, and the part and the way that it stands under."""
 CAPTIONS = {
     "right": "facts told, of the true ones",
     "missing": "facts missing",
@@ -28,10 +34,10 @@ QUESTIONS = {
     "motion": "motion",
     "order": "order",
 }
-FACTORS = (1.0, 2.0, 4.0)
 KINDS = ("plain", "stretched")
 
 Cell = dict[str, Any]
+Found = dict[str, Any]
 
 
 def told(cell: Cell | None) -> str:
@@ -51,14 +57,14 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
-def tables(found: dict[str, Any]) -> str:
+def tables(found: Found) -> str:
     """All tables of what is there."""
     makers = (_pictures, _clips, _preferences, _rounds, _lengths, _steps)
     parts = [make(found) for make in makers]
     return "\n\n".join(part for part in parts if part)
 
 
-def _pictures(found: dict[str, Any]) -> str:
+def _pictures(found: Found) -> str:
     rows = []
     for label, name in (("with tiles (AnyRes)", "pictures-tiles"), ("base view only", "pictures-base")):
         for medium in ("pictures", "clips"):
@@ -74,20 +80,19 @@ def _pictures(found: dict[str, Any]) -> str:
     return "### (a) From pictures alone\n\n" + table(["pictures are seen", "asked about", *SHOWN], rows)
 
 
-def _clips(found: dict[str, Any]) -> str:
+def _clips(found: Found) -> str:
     if not any(name.startswith("clips") for name in found):
         return ""
     parts = []
     for medium in ("clips", "pictures"):
-        rows = []
-        for label, name in CLIPS.items():
-            if cells := found.get(name, {}).get(medium):
-                steps = [log["steps"] for log in found[name]["log"] if name.startswith("clips")]
-                shown = [told(cells.get(group)) for group in SHOWN if _asked(medium, group)]
-                rows.append([label, *(f"{step:,}" for step in steps or [0]), *shown])
-        rows += _guessed(found.get("clips-mixed", {}).get(medium), 2, medium)
-        shown_groups = [group for group in SHOWN if _asked(medium, group)]
-        parts.append(f"Asked about {medium}:\n\n" + table(["learnt from", "steps", *shown_groups], rows))
+        rows, groups = [], ["all", *(group for group in SHOWN if _asked(medium, group))]
+        for label, (part, way) in CLIPS.items():
+            if cells := found.get(part, {}).get(way, {}).get(medium):
+                steps = next((log["steps"] for log in found[part]["log"] if log["stage"] == way), 0)
+                rows.append([label, f"{steps:,}", *(told(cells.get(group)) for group in groups)])
+        if cells := found.get("clips-joint", {}).get("mixed", {}).get(medium):
+            rows.append(["guessing", "", *(f"{cells[group]['guess']:.1f}" for group in groups)])
+        parts.append(f"Asked about {medium}:\n\n" + table(["learnt from", "steps", *groups], rows))
     return "### (b) Fine-tuned on clips\n\n" + "\n\n".join(parts)
 
 
@@ -95,15 +100,7 @@ def _asked(medium: str, group: str) -> bool:
     return group not in (("pattern",) if medium == "clips" else ("motion", "order"))
 
 
-def _guessed(cells: dict[str, Cell] | None, before: int, medium: str = "clips") -> list[list[str]]:
-    """The row of what guessing gives."""
-    if not cells:
-        return []
-    shown = [f"{cells[g]['guess']:.1f}" if g in cells else "-" for g in SHOWN if _asked(medium, g)]
-    return [["guessing", *[""] * (before - 1), *shown]]
-
-
-def _preferences(found: dict[str, Any]) -> str:
+def _preferences(found: Found) -> str:
     part = found.get("preferences", {})
     if "before" not in part:
         return ""
@@ -120,7 +117,7 @@ def _preferences(found: dict[str, Any]) -> str:
     return f"### (c) Preferences, {count} rounds\n\n" + table(["greedy answers", *moments], rows)
 
 
-def _rounds(found: dict[str, Any]) -> str:
+def _rounds(found: Found) -> str:
     rounds = found.get("preferences", {}).get("rounds")
     if not rounds:
         return ""
@@ -150,59 +147,75 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def read(found: dict[str, Any], kind: str, frames: int, factor: float, group: str = "all") -> Cell | None:
-    """A group of questions about clips of so many frames under a factor."""
+def read(found: Found, kind: str, frames: int, rope: RopeScaling | None, group: str = "all") -> Cell | None:
+    """A group of questions about clips of so many frames under a scaling."""
     for row in found.get("lengths", {}).get("rows", []):
-        if (row["kind"], row["frames"], row["factor"]) == (kind, frames, factor):
+        if (row["kind"], row["frames"], row["rope"]) == (kind, frames, name_of(rope)):
             return row["cells"].get(group)
     return None
 
 
-def automatic(found: dict[str, Any]) -> dict[int, float]:
-    """The factor that the product's rule takes, for each number of frames."""
-    return {row["frames"]: row["factor"] for row in found["lengths"]["rows"] if row["automatic"]}
+def lengths(found: Found) -> list[int]:
+    """How many frames clips had that were read."""
+    return sorted({row["frames"] for row in found.get("lengths", {}).get("rows", [])})
 
 
-def lost(found: dict[str, Any], kind: str, frames: int) -> list[str]:
-    """Points that the automatic rule loses to no scaling, and to the best of the factors."""
-    rule, none = (read(found, kind, frames, factor) for factor in (automatic(found)[frames], 1.0))
-    others = [cell for factor in FACTORS if (cell := read(found, kind, frames, factor))]
-    if rule is None or none is None:
-        return ["-", "-"]
-    best = max(cell["mean"] for cell in others)
-    return [f"{better - rule['mean']:.1f}" for better in (none["mean"], best)]
+def compared(found: Found, kind: str, frames: int) -> list[str]:
+    """The rule's scaling and share, those of none and of linear, what it loses, and the best of all."""
+    ropes = [automatic(frames), None, least(frames, "linear")]
+    cells = [read(found, kind, frames, rope) for rope in ropes]
+    if None in cells:
+        return ["-"] * 6
+    rule, *others = [cell["mean"] for cell in cells if cell]
+    tried = [row for row in found["lengths"]["rows"] if (row["kind"], row["frames"]) == (kind, frames)]
+    best = max(tried, key=lambda row: row["cells"]["all"]["mean"])
+    return [
+        f"{name_of(ropes[0])}: {told(cells[0])}",
+        told(cells[1]),
+        f"{name_of(ropes[2])}: {told(cells[2])}",
+        f"{max(others) - rule:.1f}",
+        f"{best['rope']}: {told(best['cells']['all'])}",
+        f"{best['cells']['all']['mean'] - rule:.1f}",
+    ]
 
 
-def _lengths(found: dict[str, Any]) -> str:
+def _lengths(found: Found) -> str:
     part = found.get("lengths", {})
     if not part.get("rows"):
         return ""
     parts = [f"### (d) More frames than in training (4 to 16; {part['trained']} tokens)"]
-    head = ["frames", *(f"factor {factor:g}" for factor in FACTORS)]
-    head += ["automatic rule", "lost to factor 1", "lost to the best"]
+    head = ["frames", "automatic rule", "none", "linear, least that fits"]
+    head += ["lost to the better of these two", "best of all tried", "lost to it"]
     for kind in KINDS:
-        rows = []
-        for frames, rule in automatic(found).items():
-            shares = [told(read(found, kind, frames, factor)) for factor in FACTORS]
-            taken = f"{rule:g}: {told(read(found, kind, frames, rule))}"
-            rows.append([str(frames), *shares, taken, *lost(found, kind, frames)])
+        rows = [[str(frames), *compared(found, kind, frames)] for frames in lengths(found)]
         parts.append(f"`{kind}`, all questions:\n\n" + table(head, rows))
-    rows = [
-        [
-            row["kind"],
-            str(row["frames"]),
-            f"{row['factor']:g}",
-            *(told(row["cells"].get(one)) for one in DRAWN),
-        ]
-        for kind in KINDS
-        for row in sorted(part["rows"], key=lambda row: (row["frames"], row["factor"]))
-        if row["kind"] == kind and row["frames"] > 8
-    ]
-    made_of = table(["kind", "frames", "factor", *(LABELS.get(one, one) for one in DRAWN)], rows)
+    for kind in KINDS:
+        parts.append(f"`{kind}`, all questions, everything that was tried:\n\n" + _all_tried(found, kind))
+    rows = []
+    for kind in KINDS:
+        for frames in (frames for frames in lengths(found) if frames > 8):
+            shown = dict.fromkeys([None, *(least(frames, way) for way in WAYS), automatic(frames)])
+            for rope in shown:
+                cells = [told(read(found, kind, frames, rope, group)) for group in DRAWN]
+                rows.append([kind, str(frames), name_of(rope), *cells])
+    made_of = table(["networks", "frames", "scaling", *(LABELS.get(one, one) for one in DRAWN)], rows)
     return "\n\n".join([*parts, f"What that is made of, from 16 frames on:\n\n{made_of}"])
 
 
-def _steps(found: dict[str, Any]) -> str:
+def _all_tried(found: Found, kind: str) -> str:
+    """Scalings by frames; what the rule takes stands out."""
+    seen = lengths(found)
+    ropes = dict.fromkeys(rope for frames in reversed(seen) for rope in tried(frames))
+    rows = []
+    for rope in ropes:
+        cells = {frames: told(read(found, kind, frames, rope)) for frames in seen}
+        chosen = {frames: f"**{cell}**" for frames, cell in cells.items() if automatic(frames) == rope}
+        if set(cells.values()) != {"-"}:
+            rows.append([name_of(rope), *(cells | chosen).values()])
+    return table(["scaling", *(f"{frames} frames" for frames in seen)], rows)
+
+
+def _steps(found: Found) -> str:
     """How much was learnt: stages in their order, those of one name together."""
     rows: dict[tuple[str, str], list[Any]] = {}
     for name, part in found.items():

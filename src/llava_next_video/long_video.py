@@ -11,7 +11,7 @@ from typing import Literal, cast, get_args
 
 from llava_next_video.errors import ConfigError
 
-RopeKind = Literal["linear", "dynamic", "yarn"]
+RopeKind = Literal["auto", "linear", "dynamic", "yarn"]
 NewlineMode = Literal["no_token", "one_token", "frame", "grid"]
 
 
@@ -23,7 +23,7 @@ class RopeScaling:
         kind: `linear` divides positions by the factor, as LLaVA-NeXT-Video does. `dynamic` (NTK) raises the
             base of the frequencies instead, so that near tokens keep their distance; once for the whole
             prompt and answer, never while they grow. `yarn` divides the slow frequencies only, and sharpens
-            attention.
+            attention. `auto`: the checkpoint's own kind, and `yarn` for one that has none.
         factor: Times the trained positions; None: the least, in halves, in which prompt and answer fit, and
             the checkpoint's own scaling where they fit that.
 
@@ -48,8 +48,8 @@ class RopeScaling:
 def read_rope(wish: object) -> RopeScaling | None:
     """What a caller may give as a scaling: a record, a factor (linear), `auto`, or None for the checkpoint's.
 
-    >>> read_rope(2), read_rope("auto").factor
-    (RopeScaling(kind='linear', factor=2.0), None)
+    >>> read_rope(2), read_rope("auto")
+    (RopeScaling(kind='linear', factor=2.0), RopeScaling(kind='auto', factor=None))
 
     Raises:
         ConfigError: Anything else.
@@ -57,7 +57,7 @@ def read_rope(wish: object) -> RopeScaling | None:
     if wish is None or isinstance(wish, RopeScaling):
         return wish
     if wish == "auto":
-        return RopeScaling()
+        return RopeScaling(kind="auto")
     if _is_number(wish):
         return RopeScaling(factor=float(cast(float, wish)))
     raise ConfigError(f"rope is {wish!r}; expected a factor such as 2.0, 'auto', a RopeScaling, or None")

@@ -76,7 +76,7 @@ def test_the_table_of_long_videos_is_what_is_counted() -> None:
     ]
     for frames, told in rows:
         counts = [config.video_layout(int(frames), wish).tokens for wish in wishes]
-        ropes = [chosen_rope(config, RopeScaling(), count + 64 + 256) for count in counts[:3]]
+        ropes = [chosen_rope(config, RopeScaling(kind="auto"), count + 64 + 256) for count in counts[:3]]
         factors = [1.0 if rope is None else rope.factor for rope in ropes]
         assert [float(cell) for cell in told.split("|")] == [*counts, *factors]
 

@@ -21,12 +21,18 @@ TRAINED = 128
 SETTINGS = EngineSettings(dtype="float32", kv_bytes=1 << 21, token_budget=96, max_requests=16)
 SCALINGS = [
     None,
+    RopeScaling(factor=1.5),
     RopeScaling(factor=2.0),
-    RopeScaling(factor=4.0),
     RopeScaling(factor=2.3),
+    RopeScaling(factor=3.5),
+    RopeScaling(factor=4.0),
+    RopeScaling(kind="dynamic", factor=1.5),
     RopeScaling(kind="dynamic", factor=2.0),
     RopeScaling(kind="dynamic", factor=3.5),
+    RopeScaling(kind="dynamic", factor=4.0),
+    RopeScaling(kind="yarn", factor=1.5),
     RopeScaling(kind="yarn", factor=2.0),
+    RopeScaling(kind="yarn", factor=3.5),
     RopeScaling(kind="yarn", factor=4.0),
 ]
 ANSWER = SamplingOptions(max_new_tokens=12, ignore_eos=True)
@@ -150,16 +156,24 @@ def test_more_scalings_than_may_run_together_take_turns(network: Any) -> None:
     ("frames", "factor"),
     [(18, 1.0), (19, 1.5), (34, 1.5), (35, 2.0), (50, 2.0), (51, 2.5)],  # 56 tokens beside 4 a frame, of 128
 )
-def test_the_automatic_factor_is_the_least_half_that_fits(network: Any, frames: int, factor: float) -> None:
-    inputs = question(RopeScaling(), frames=frames)
+def test_the_automatic_rule_is_yarn_with_the_least_half_that_fits(
+    network: Any, frames: int, factor: float
+) -> None:
+    inputs = question(RopeScaling(kind="auto"), frames=frames)
     answer = Engine.from_model(network, SETTINGS).generate([inputs], ANSWER)[0]
-    assert list(answer.ids) == referred(network, inputs, RopeScaling(factor=factor))
+    chosen = None if factor == 1 else RopeScaling(kind="yarn", factor=factor)
+    assert list(answer.ids) == referred(network, inputs, chosen)
+    asked = question(
+        RopeScaling(kind="linear"), frames=frames
+    )  # the least factor of a kind that is asked for
+    linear = Engine.from_model(network, SETTINGS).generate([asked], ANSWER)[0]
+    assert list(linear.ids) == referred(network, inputs, RopeScaling(factor=factor))
 
 
-def test_the_automatic_factor_is_the_checkpoints_own_where_that_is_enough() -> None:
+def test_the_automatic_rule_is_the_checkpoints_own_scaling_and_beyond_it_its_kind() -> None:
     model = ours(rope_parameters={"rope_type": "linear", "factor": 2.5, "rope_theta": 10000.0})
     engine = Engine.from_model(model, SETTINGS)
-    short, long = question(RopeScaling(), frames=12), question(RopeScaling(), frames=80)
+    short, long = (question(RopeScaling(kind="auto"), frames=frames) for frames in (12, 80))
     answers = engine.generate([short, long], ANSWER)
     assert list(answers[0].ids) == referred(model, short, None)
     assert list(answers[1].ids) == referred(model, long, RopeScaling(factor=3.0))  # 376 of 128 tokens
@@ -180,7 +194,7 @@ def test_a_checkpoint_scaled_otherwise_keeps_its_scaling() -> None:
     scaled = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64, "rope_theta": 1e4}
     model = ours(rope_parameters=scaled)
     engine = Engine.from_model(model, SETTINGS)
-    fits = question(RopeScaling(), frames=6)  # 68 and 12 tokens of 128
+    fits = question(RopeScaling(kind="auto"), frames=6)  # 68 and 12 tokens of 128
     assert list(engine.generate([fits], ANSWER)[0].ids) == referred(model, fits, None)
     with pytest.raises(ConfigError, match="scaled by yarn already"):
         engine.add(question(RopeScaling(factor=2.0)), ANSWER)

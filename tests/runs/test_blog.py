@@ -93,11 +93,22 @@ def test_preferences_are_learnt_from_what_the_judge_tells_apart(
 def test_every_part_leaves_its_figures(
     blog: ModuleType, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("longer"), "READ_FRAMES", (4, 16, 32))
+    longer, ropes = importlib.import_module("longer"), importlib.import_module("ropes")
+    monkeypatch.setattr(longer, "READ_FRAMES", (4, 32))
+    few = {4: [None], 32: [None, ropes.least(32, "linear"), ropes.automatic(32)]}
+    monkeypatch.setattr(longer, "tried", few.__getitem__)
     found = {part: _ran(blog, part, options, monkeypatch) for part in blog.BEGIN}
     assert {log["steps"] for part in found.values() for log in part["log"]} <= {0, 2}
-    rules = {row["frames"]: row["factor"] for row in found["lengths"]["rows"] if row["automatic"]}
-    assert rules == {4: 1.0, 16: 1.0, 32: 2.0}  # 580 tokens of 324 are 1.79 times, rounded up to halves
+    assert [log["stage"] for log in found["clips-joint"]["log"]] == ["separate", "mixed"]
+    read = [(row["kind"], row["frames"], row["rope"]) for row in found["lengths"]["rows"]]
+    # 580 tokens of 324 are 1.79 times, rounded up to halves
+    ways = [(32, "none"), (32, "linear 2"), (32, "yarn 2"), (4, "none")]
+    assert sorted(read) == sorted((kind, *way) for kind in ("plain", "stretched") for way in ways)
+    learnt = Path(options[4]) / "lengths"
+    monkeypatch.setattr(longer, "READ_FRAMES", (4,))
+    again = _ran(blog, "lengths", [*options, "--learnt", str(learnt)], monkeypatch)
+    assert again["log"] == found["lengths"]["log"]
+    assert [(row["kind"], row["frames"]) for row in again["rows"]] == [("plain", 4), ("stretched", 4)]
     report = importlib.import_module("report")
     run = Path(options[4]) / "results.json"
     run.write_text(json.dumps(found | {"settings": {"device": "cpu", "batch": 1}}))
@@ -105,6 +116,18 @@ def test_every_part_leaves_its_figures(
     shown = report.tables(found)
     assert all(f"### ({letter})" in shown for letter in "abcd")
     assert {"clips.svg", "frames-plain-all.svg", "frames-stretched-motion.svg"} <= set(report.plots(found))
+
+
+def test_saved_weights_go_back_into_their_network_and_no_other(blog: ModuleType) -> None:
+    make, networks = importlib.import_module("network").make_network, importlib.import_module("networks")
+    first, second = (
+        networks.Networks([make(_tokenizer(), seed=seed) for seed in seeds]) for seeds in ((0, 1), (2, 3))
+    )
+    saved, before = first.states(torch.float32), second.states(torch.float32)
+    second.put(1, saved[0])
+    after = second.states(torch.float32)
+    assert all(after[1][name].equal(weight) for name, weight in saved[0].items())
+    assert all(after[0][name].equal(weight) for name, weight in before[0].items())
 
 
 @pytest.mark.slow

@@ -76,7 +76,10 @@ def ask(
     ] = None,
     rope_kind: Annotated[
         str | None,
-        typer.Option(help="How to stretch it: linear, dynamic (NTK) or yarn.", show_default="linear"),
+        typer.Option(
+            help="How to stretch it: linear, dynamic (NTK), yarn; auto: as the checkpoint does, else yarn.",
+            show_default="linear; auto with --rope-factor auto",
+        ),
     ] = None,
     slow_fast: Annotated[
         int | None,

@@ -45,7 +45,8 @@ def read_long(
         raise ConfigError(f"--slow-stride {slow_stride} is for slow frames; say which with --slow-fast")
     rope = layout = None
     if rope_factor is not None or rope_kind is not None:
-        rope = RopeScaling(kind=cast(Any, rope_kind or "linear"), factor=read_factor(rope_factor))
+        kind = rope_kind or ("auto" if rope_factor == "auto" else "linear")
+        rope = RopeScaling(kind=cast(Any, kind), factor=read_factor(rope_factor))
     if slow_fast is not None or newline is not None:
         slow = None if slow_fast is None else SlowFast(every=slow_fast, stride=slow_stride)
         layout = ClipLayout(slow_fast=slow, newline=cast(Any, newline))

@@ -4,13 +4,13 @@ import copy
 import math
 import warnings
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from llava_next_video.errors import CapacityError, ConfigError
-from llava_next_video.long_video import RopeScaling
+from llava_next_video.long_video import RopeKind, RopeScaling
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
@@ -61,6 +61,7 @@ def with_rope(config: Config, rope: RopeScaling) -> Config:
     Raises:
         ConfigError: The positions are scaled in another way already, which the weights are used to.
     """
+    rope = with_kind(config, rope)
     trained = trained_positions(config, rope)
     longer = copy.deepcopy(config)
     text = longer.get_text_config()
@@ -79,9 +80,26 @@ def trained_positions(config: PreTrainedConfig, rope: RopeScaling) -> int:
         ConfigError: The positions are scaled in another way already, which the weights are used to.
     """
     text, kind = config.get_text_config(), rope_kind_of(config)
-    if kind not in ("default", "linear", rope.kind):
+    if kind not in ("default", "linear", with_kind(config, rope).kind):
         raise ConfigError(f"the positions are scaled by {kind} already; change its factor in text_config")
     return int(_rope(text).get("original_max_position_embeddings") or text.max_position_embeddings)
+
+
+def with_kind(config: PreTrainedConfig, rope: RopeScaling) -> RopeScaling:
+    """The scaling with what `auto` stands for: the config's own kind, which weights are used to, else yarn.
+
+    Yarn keeps the distances of near tokens, which weights that never saw stretched positions count on.
+
+    >>> from transformers import LlamaConfig
+    >>> with_kind(LlamaConfig(), RopeScaling(kind="auto", factor=2.0))
+    RopeScaling(kind='yarn', factor=2.0)
+
+    Source: YaRN, arXiv 2309.00071; compared with the others in runs/blog (d).
+    """
+    if rope.kind != "auto":
+        return rope
+    own = rope_kind_of(config)
+    return replace(rope, kind=cast(RopeKind, own) if own in get_args(RopeKind) else "yarn")
 
 
 def rope_limit(config: PreTrainedConfig, rope: RopeScaling | None) -> int:
@@ -95,20 +113,20 @@ def chosen_rope(config: PreTrainedConfig, wish: RopeScaling | None, tokens: int)
     """The scaling of a prompt and answer of so many tokens, with its factor; None: the checkpoint's own.
 
     A wish without a factor gets the checkpoint's own scaling where that is enough, else the least factor in
-    halves: few different factors, so that pages can be shared.
+    halves: few different factors, so that pages can be shared. `with_kind` says what `auto` is.
 
     >>> from transformers import LlamaConfig
     >>> vicuna = LlamaConfig(max_position_embeddings=4096)
-    >>> chosen_rope(vicuna, RopeScaling(), 4096)
-    >>> chosen_rope(vicuna, RopeScaling(), 5608)
-    RopeScaling(kind='linear', factor=1.5)
+    >>> chosen_rope(vicuna, RopeScaling(kind="auto"), 4096)
+    >>> chosen_rope(vicuna, RopeScaling(kind="auto"), 5608)
+    RopeScaling(kind='yarn', factor=1.5)
 
     Raises:
         ConfigError: The positions are scaled in another way already.
     """
     if wish is None:
         return None
-    kind, factor = rope_kind_of(config), rope_factor_of(config)
+    wish, kind, factor = with_kind(config, wish), rope_kind_of(config), rope_factor_of(config)
     if wish.factor is None and kind != "dynamic" and tokens <= context_limit(config):
         return None
     trained = trained_positions(config, wish)

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 
 from llava_next_video.long_video import RopeScaling
 from llava_next_video.model.configuration import head_width
-from llava_next_video.model.context import with_rope
+from llava_next_video.model.context import with_kind, with_rope
 
 
 def scaled_rotary(rotary: Callable[[Any], Any], text: PreTrainedConfig, rope: RopeScaling) -> Any:
@@ -27,6 +27,7 @@ def scaled_rotary(rotary: Callable[[Any], Any], text: PreTrainedConfig, rope: Ro
     Source: transformers, `modeling_rope_utils.py`; the base of `dynamic` is that of
     `_compute_dynamic_ntk_parameters` for a sequence of factor times the trained positions.
     """
+    rope = with_kind(text, rope)
     longer = with_rope(text, rope)
     if rope.kind == "dynamic":
         own = longer.rope_parameters

@@ -179,6 +179,13 @@ def test_the_automatic_rule_is_the_checkpoints_own_scaling_and_beyond_it_its_kin
     assert list(answers[1].ids) == referred(model, long, RopeScaling(factor=3.0))  # 376 of 128 tokens
 
 
+def test_a_linear_scaling_of_the_checkpoint_gives_way_to_another_kind_with_a_factor(network: Any) -> None:
+    model = ours(rope_parameters={"rope_type": "linear", "factor": 2.5, "rope_theta": 10000.0})
+    inputs = question(RopeScaling(kind="yarn", factor=2.0))
+    answer = Engine.from_model(model, SETTINGS).generate([inputs], ANSWER)[0]
+    assert list(answer.ids) == referred(network, inputs, inputs.rope)  # as if it had never been scaled
+
+
 def test_what_does_not_fit_even_so_is_refused_with_the_way_out(network: Any) -> None:
     engine = Engine.from_model(network, SETTINGS)
     with pytest.raises(

@@ -95,6 +95,10 @@ def test_prompts_take_fields_and_a_row_may_bring_its_own(tmp_path: Path) -> None
     )
     prompts = [item.prompt for item in list_items([str(manifest)], "Describe {title} as {{JSON}}.")]
     assert prompts == ["Describe a walk as {JSON}.", "What runs?"]
+    with pytest.raises(
+        ConfigError, match=r"list\.csv:2: the prompt asks for \{name\}; .* has id, path, title$"
+    ):
+        ids(manifest, prompt="Describe {name}.")
 
 
 @pytest.mark.parametrize("prompt", ["{", "{title!r}", "{0}", "{}", "{a.b}", "{title:>9}", "}"])
@@ -117,7 +121,7 @@ def test_braces_that_are_no_field_are_refused_before_anything_is_read(prompt: st
             '{"path": "a.mp4", "duration": "long"}\n',
             r"l\.jsonl:1: duration is 'long'; expected seconds",
         ),
-        ("l.jsonl", '{"path": 3}\n', r"l\.jsonl:1: no video; the row has int"),
+        ("l.jsonl", '{"path": 3}\n', r"l\.jsonl:1: the video is of type int; expected a path"),
         ("l.csv", "id,path\n1,a.mp4\n2\n", r"l\.csv:3: expected 2 fields, as the first line has"),
         ("l.csv", 'id,path\n1,"a.mp4\n', r"l\.csv:2: unexpected end of data"),
         ("l.csv", "id,path\n1,a.mp4\n1,b.mp4\n", r"l\.csv:3: the id '1' stands for .*a\.mp4 and .*b\.mp4"),

@@ -197,6 +197,8 @@ def test_the_estimate_is_the_rate_times_a_million() -> None:
         "1,000,000 videos like these would take this machine 10 days, and 10 like it a day"
     )
     assert figures.per_second == pytest.approx(10 / 8.64)
+    failed = Figures(total=10, earlier=0, errors=10, seconds=8.64)
+    assert estimate(failed) == "nothing was captioned, so there is nothing to estimate from"
 
 
 def test_a_stopwatch_counts_only_after_the_first_came() -> None:

@@ -188,5 +188,7 @@ def test_the_servers_own_name_for_its_model_is_asked_for(script: Script) -> None
     assert served_model(script.url) == served_model(f"{script.url}/v1/") == "llava"
     gone = Script()
     gone.close()
-    with pytest.raises(DescriberGoneError, match="start the server, or name its model"):
+    with pytest.raises(
+        DescriberGoneError, match=r"no server names its model there \(\[Errno .*start it, or give --model"
+    ):
         served_model(gone.url)

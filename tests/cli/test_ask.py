@@ -109,7 +109,7 @@ def test_an_adapter_is_added_to_the_checkpoint(
     assert out != command(*asked)[1]
     code, _, err = command(*asked, "--adapter", tmp_path / "nowhere")
     assert (code, err.count("\n")) == (1, 2)
-    assert f"{tmp_path / 'nowhere'} has no adapter_config.json" in err
+    assert f"{tmp_path / 'nowhere'} is no folder here" in err
 
 
 @pytest.mark.parametrize(

@@ -271,3 +271,7 @@ def test_the_command_plans_and_refuses_in_one_line(
         assert code == 1
         assert complaint in err
         assert err.count("\n") == 1
+    unheard = ["--judge", "http://127.0.0.1:9", "--judge-model", "m", "--attempts", "1"]
+    code, out, err = said(*unheard, "--answers", "2", "--max-tokens", "4", "--temperature", "2")
+    assert (code, out) == (1, "")
+    assert "the judge gave no score to any of" in err.splitlines()[-1]

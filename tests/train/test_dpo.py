@@ -104,6 +104,19 @@ def batch(
     return PairCollator(0)([pairs[number] for number in range(len(pairs))])
 
 
+def test_the_number_of_frames_is_the_recipes_whatever_the_processor_s_file_says(
+    preferences: list[Preference],
+    model: LlavaNextVideoForConditionalGeneration,
+    checkpoint: Path,
+    decoder: Decoder,
+) -> None:
+    processor = LlavaNextVideoProcessor.from_pretrained(checkpoint)
+    processor.video_processor.num_frames = 8
+    pair = pairs_of(preferences, model, processor, decoder)[0]
+    assert isinstance(pair, Pair)
+    assert pair.example.pixels[0].values.shape[0] == 3
+
+
 def moved(model: LlavaNextVideoForConditionalGeneration) -> LlavaNextVideoForConditionalGeneration:
     """The model a little away from where it was, so that it differs from its reference."""
     dice = torch.Generator().manual_seed(3)

@@ -150,7 +150,7 @@ def in_words(seconds: float) -> str:
 
 def estimate(figures: Figures, videos: int = 1_000_000) -> str:
     """What so many videos like these would take on a machine like this one; one sentence."""
-    if not figures.done or not figures.seconds:
+    if not figures.captioned or not figures.seconds:
         return "nothing was captioned, so there is nothing to estimate from"
     need_s = videos * figures.seconds / figures.done
     machines = math.ceil(need_s / 86_400)

@@ -102,7 +102,11 @@ class Template:
             return self.text if "{{" not in self.text and "}}" not in self.text else self.text.format()
         missing = [name for name in self.fields if values.get(name) is None]
         if missing:
-            known = sorted(name for name, value in values.items() if isinstance(value, str | int | float))
+            known = sorted(
+                name
+                for name, value in values.items()
+                if isinstance(value, str | int | float) and not name.startswith("__")
+            )
             raise ConfigError(
                 f"{place}: the prompt asks for {{{missing[0]}}}; this row has {', '.join(known) or 'none'}"
             )
@@ -201,8 +205,14 @@ def _item(values: Mapping[str, object], place: Place, template: Template) -> Ite
     if isinstance(source, list) and len(source) == 1:
         source = source[0]
     if not isinstance(source, str | Slice | Cell) or not source:
-        found = f"has {type(source).__name__}" if source else f"has only {sorted(map(str, values))}"
-        raise DataError(f"{place}: no video; the row {found}, expected one of {', '.join(SOURCES)}")
+        if source:
+            raise DataError(
+                f"{place}: the video is of type {type(source).__name__}; expected a path, a URL or bytes"
+            )
+        raise DataError(
+            f"{place}: no video; the row has only {sorted(map(str, values))}, "
+            f"expected one of {', '.join(SOURCES)}"
+        )
     id = next((str(values[name]) for name in IDS if values.get(name) is not None), None)
     if id is None:
         raise DataError(f"{place}: a video in a table needs an id; add a column 'id'")

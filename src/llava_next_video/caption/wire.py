@@ -71,7 +71,10 @@ def served_model(url: str, key: str | None = None) -> str:
         ) as response:
             return str(json.loads(response.read())["data"][0]["id"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
-        raise DescriberGoneError(f"{models}: {error}; start the server, or name its model") from error
+        reason = getattr(error, "reason", error)
+        raise DescriberGoneError(
+            f"{models}: no server names its model there ({reason}); start it, or give --model"
+        ) from error
 
 
 def _judged(error: urllib.error.HTTPError, url: str) -> Exception:

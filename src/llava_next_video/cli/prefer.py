@@ -117,6 +117,11 @@ def prefer(
         report=lambda line: typer.echo(line, err=True),
     )
     typer.echo(summary.text, err=True)
+    if summary.undecided and not summary.verdicts and not summary.pairs:
+        raise ConfigError(
+            f"the judge gave no score to any of {summary.undecided:,} answers; see the reasons above, "
+            "and run the same command again: the answers are kept"
+        )
     typer.echo(summary.path)
 
 

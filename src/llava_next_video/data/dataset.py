@@ -185,7 +185,9 @@ def media_key(media: Media) -> Hashable:
 def pixels_of(processor: LlavaNextVideoProcessor, decoded: Decoded, tokens: int) -> Pixels:
     """What the tower sees of a decoded medium."""
     if isinstance(decoded, Clip):
-        frames = processor.video_processor(videos=[decoded], return_tensors="pt")["pixel_values_videos"][0]
+        # Its moments were chosen when it was read, whatever number of frames the processor's file has.
+        seen = processor.video_processor(videos=[decoded], do_sample_frames=False, return_tensors="pt")
+        frames = seen["pixel_values_videos"][0]
         return Pixels(values=frames, size=None, tokens=tokens)
     tiles = processor.image_processor(images=[decoded.image], return_tensors="pt")["pixel_values"][0]
     return Pixels(values=tiles, size=decoded.size, tokens=tokens)

@@ -60,8 +60,8 @@ class Summary:
         """The summary as people read it."""
         return (
             f"{self.pairs:,} pairs of {self.questions:,} questions ({self.unanswered:,} without an answer, "
-            f"{self.unpaired:,} without a difference); {self.verdicts:,} verdicts, "
-            f"{self.undecided:,} undecided, {self.retried:,} attempts repeated"
+            f"{self.unpaired:,} without a difference, or undecided); {self.verdicts:,} verdicts, "
+            f"{self.undecided:,} answers undecided, {self.retried:,} attempts repeated"
         )
 
 

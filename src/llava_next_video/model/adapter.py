@@ -49,6 +49,8 @@ class Adapter:
             CheckpointError: the folder holds no adapter, only a pickled one, or one that is not plain LoRA.
         """
         path = folder / "adapter_model.safetensors"
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is no folder here; give a folder that PEFT saved")
         try:
             config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         except OSError as error:

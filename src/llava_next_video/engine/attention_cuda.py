@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llava_next_video.engine.kernels.generating import attend_generating
-from llava_next_video.engine.kernels.paged import Launch, attend_paged
+from llava_next_video.engine.kernels.launch import Launch
+from llava_next_video.engine.kernels.paged import attend_paged
 from llava_next_video.engine.kernels.store import LayerPages, gather, store
 from llava_next_video.engine.memory import FP8
+from llava_next_video.engine.plan import FIELDS, Field, Plan
 from llava_next_video.engine.prefill import chosen_prefill, flash, sdpa
 from llava_next_video.engine.scheduler import Chunk
-from llava_next_video.engine.steptable import FIELDS, Field, Plan, StepTable
+from llava_next_video.engine.steptable import StepTable
 from llava_next_video.errors import ConfigError
 
 _SENDERS = 2

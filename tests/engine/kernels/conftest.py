@@ -141,7 +141,7 @@ def play(
 ) -> Play:
     """An empty stage with one layer, whose kernels read little at once unless `programs` is None."""
     from llava_next_video.engine.attention_cuda import CudaAttention
-    from llava_next_video.engine.kernels.paged import Launch
+    from llava_next_video.engine.kernels.launch import Launch
 
     attention = CudaAttention(
         windows=[window],

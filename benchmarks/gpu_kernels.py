@@ -33,7 +33,8 @@ LAUNCHES: Mapping[str, Mapping[str, int]] = {
     "tokens_64": {"tokens": 64},
     "tokens_64_warps_16": {"tokens": 64, "warps": 16},
     "warps_4": {"warps": 4},
-    "fewer_splits": {"programs": 1056, "at_once": 264},
+    "twice_the_splits": {"programs": 2112, "at_once": 528},
+    "half_the_splits": {"programs": 528, "at_once": 132},
     "least_64": {"least": 64},
 }
 """Changes of how attention is launched."""

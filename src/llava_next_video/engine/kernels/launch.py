@@ -46,11 +46,12 @@ class Launch:
     def apart(cls, device: torch.device, dtype: torch.dtype, *, alone: bool) -> Launch:
         """For rows that generate apart, and read all that they look at twice ahead.
 
-        A query `alone` with its keys is multiplied number by number, which more threads do faster. Half as
-        many tokens at once keep two programs on a multiprocessor, by the registers that they take.
+        A query `alone` with its keys is multiplied number by number, which more threads do faster. By the
+        registers that they take two programs run at once on a multiprocessor.
         """
         launch = cls.on(device, dtype)
-        return replace(launch, tokens=32, warps=8 if alone else 4)
+        fewer = {"programs": launch.programs // 2, "at_once": launch.at_once // 2}
+        return replace(launch, **fewer, tokens=32, warps=8 if alone else 4)
 
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.

@@ -44,7 +44,7 @@ class Launch:
 
     @classmethod
     def apart(cls, device: torch.device, dtype: torch.dtype, *, alone: bool) -> Launch:
-        """For rows that generate apart, and read all that they look at twice ahead.
+        """For rows that generate apart, whose programs hold what they read next in registers.
 
         A query `alone` with its keys is multiplied number by number, which more threads do faster. By the
         registers that they take two programs run at once on a multiprocessor.

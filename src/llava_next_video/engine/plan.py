@@ -69,6 +69,7 @@ class Plan:
         shared: How many bundles read what several requests have in common, rounded up to a power of two.
         shared_rows: The same for these.
         apart: Whether each row is the next token of another request, or fills the step up.
+        tokens: How many tokens such rows look at, all together.
         long: Chunks that do not go through bundles.
     """
 
@@ -78,6 +79,7 @@ class Plan:
     shared: int = 0
     shared_rows: int = LEAST_ROWS
     apart: bool = False
+    tokens: int = 0
     long: Long | None = None
 
     @property

@@ -115,6 +115,7 @@ class StepTable:
                 shared=shared,
                 shared_rows=shared_rows,
                 apart=True,
+                tokens=rows + int(table[:rows, Field.POSITION].sum()),
             )
         own_rows = _product_rows(self.group * max((int(counts[i]) for i in short), default=1))
         step = own_rows // self.group

@@ -43,15 +43,15 @@ class Launch:
         return launch if dtype.itemsize < 4 else replace(launch, tokens=32, stages=2)
 
     @classmethod
-    def apart(cls, device: torch.device, dtype: torch.dtype, *, alone: bool) -> Launch:
-        """For rows that generate apart, whose programs hold what they read next in registers.
+    def for_few(cls, device: torch.device, dtype: torch.dtype, *, alone: bool) -> Launch:
+        """For a few rows that generate apart, whose programs hold what they read next in registers.
 
-        A query `alone` with its keys is multiplied number by number, which more threads do faster. By the
-        registers that they take two programs run at once on a multiprocessor.
+        A query `alone` with its keys is multiplied number by number, which more threads do faster; 64 tokens
+        at once were 2 % of a step of one request of a 7B better than 32 (docs/log.md). Several queries of one
+        key take 32, so that registers suffice.
         """
         launch = cls.on(device, dtype)
-        fewer = {"programs": launch.programs // 2, "at_once": launch.at_once // 2}
-        return replace(launch, **fewer, tokens=32, warps=8 if alone else 4)
+        return replace(launch, warps=8) if alone else replace(launch, tokens=32)
 
     def splits(self, bundles: int, key_value_heads: int) -> int:
         """Into how many pieces to cut what each bundle looks at; the same whatever its length.

@@ -2,8 +2,7 @@
 
 PYTHONPATH=src python3 benchmarks/gpu.py                        # all sections, on an H100 or H200
 PYTHONPATH=src python3 benchmarks/gpu.py step caption8 --smoke  # does it run?
-PYTHONPATH=src python3 benchmarks/gpu.py kernels launches --out ways.json  # which way is a step fastest?
-PYTHONPATH=src python3 benchmarks/gpu.py step --as ways.json    # measured that way
+PYTHONPATH=src python3 benchmarks/gpu.py kernels launches       # in which way is a step fastest?
 PYTHONPATH=src python3 benchmarks/gpu.py --smoke --device cpu   # the script itself, on a tiny shape
 
 A network of the shape of LLaVA-NeXT-Video-7B (CLIP ViT-L/14-336 and Vicuna-7B) gets random weights, drawn on
@@ -45,15 +44,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file, written after every section")
     parser.add_argument("--seconds", type=float, default=235.0, help="begin no section after so many (235)")
     parser.add_argument("--no-overlap", action="store_true", help="let no kernel begin before the last ends")
-    parser.add_argument("--as", dest="like", type=Path, help="compute as was fastest in this file")
     parser.add_argument("--record", action="store_true", help="write a result file, too")
     given = parser.parse_args()
     unknown = set(given.sections) - set(ALL)
     if unknown:
         parser.error(f"unknown section {min(unknown)!r}; known: {', '.join(ALL)}")
     allow_no_codec()
-    choice = None if given.like is None else gpu_kernels.chosen(given.like)
-    if given.no_overlap or (choice is not None and not choice.way.overlapping):
+    if given.no_overlap:
         gpu_kernels.let_overlap(allowed=False)
     begun = time.perf_counter()
 
@@ -68,11 +65,7 @@ def main() -> None:
         smoke=given.smoke,
         tell=tell,
         results=results,
-        tune=None if choice is None else choice.on,
     )
-    if choice is not None:
-        results["choice"] = {"choice": str(choice)}
-        tell(str(choice))
     tell(f"torch {torch.__version__} on {describe_machine()['accelerator'] or 'cpu'}")
     for name in [name for name in (*ORDER, *APART) if name in (given.sections or ORDER)]:
         if time.perf_counter() - begun > given.seconds:

@@ -1,15 +1,13 @@
 """One step of a few requests taken apart: its kernels, and the ways in which it could be computed.
 
-Run them first and alone on a new GPU, and the other sections with what they found: see `gpu.py`. All changes
-of `in_one_overlapping` must be 0 and its `same_ids` 1: otherwise a kernel does not wait for what it reads.
+All changes of `in_one_overlapping` must be 0 and its `same_ids` 1: otherwise a kernel does not wait for what
+it reads. `in_three` rounds otherwise, and 32 layers make more of it: a fifth of `logits_spread` on an H200.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +28,10 @@ KEPT: list[object] = []
 
 LAUNCHES: Mapping[str, Mapping[str, int]] = {
     "as_it_is": {},
-    "tokens_64": {"tokens": 64},
-    "tokens_64_warps_16": {"tokens": 64, "warps": 16},
+    "tokens_32": {"tokens": 32},
+    "warps_16": {"warps": 16},
     "warps_4": {"warps": 4},
-    "fewer_splits": {"programs": 1056, "at_once": 264},
+    "half_the_splits": {"programs": 1056, "at_once": 264},
     "least_64": {"least": 64},
 }
 """Changes of how attention is launched."""
@@ -45,6 +43,17 @@ class Way:
 
     in_one: bool
     overlapping: bool
+
+    def on(self, attention: Any) -> Callable[[], None]:
+        """Compute so from now on; what comes back sets everything as it was."""
+        restore, before = let_overlap(allowed=self.overlapping), attention.few
+        attention.few = replace(before, rows=10**6 if self.in_one else 0, tokens=10**6)
+
+        def undo() -> None:
+            attention.few = before
+            restore()
+
+        return undo
 
 
 WAYS = {
@@ -126,17 +135,17 @@ def launches(bench: Bench) -> Figures:
 def launched(until_s: float, bench: Bench, engine: Engine, batch: int) -> Figures:
     """Milliseconds of the last step, overlapping, with each of the launches."""
     graphs, attention = parts(engine)
-    record, own = Recorder(), attention.launch_apart
+    record, own = Recorder(), attention.launch_few
     KEPT.append(record)
     compute = partial(graphs.compute, torch.zeros(batch, dtype=torch.long, device=bench.device))
     found: dict[str, float] = {}
     for name, changes in LAUNCHES.items():
         if time.perf_counter() < until_s:
-            attention.launch_apart = replace(own, **changes)
+            attention.launch_few = replace(own, **changes)
             replay = recorded_as(WAYS["in_one_overlapping"], attention, record, compute)
             KEPT.append(replay)
             found[name] = best_ms(replay)
-    attention.launch_apart = own
+    attention.launch_few = own
     bench.tell(f"batch {batch}, launches: {found}")
     return {"launches_ms": found}
 
@@ -155,11 +164,9 @@ def same_ids(bench: Bench, engine: Engine) -> Figures:
     def answered(way: Way) -> list[list[int]]:
         KEPT.append(dict(graphs.recorded))
         graphs.recorded.clear()
-        restore, before = let_overlap(allowed=way.overlapping), attention.in_one
-        attention.in_one = way.in_one
+        undo = way.on(attention)
         answers = engine.generate(prompts, options)
-        attention.in_one = before
-        restore()
+        undo()
         return [list(answer.ids) for answer in answers]
 
     answered(WAYS["in_one"])
@@ -183,13 +190,11 @@ def parts(engine: Engine) -> tuple[DecodeGraphs, Any]:
 
 def recorded_as(way: Way, attention: Any, record: Recorder, compute: Callable[[], Tensor]) -> Replay:
     """The graph of a step that is computed in that way."""
-    restore, before = let_overlap(allowed=way.overlapping), attention.in_one
-    attention.in_one = way.in_one
+    undo = way.on(attention)
     try:
         return record(compute)
     finally:
-        attention.in_one = before
-        restore()
+        undo()
 
 
 def best_ms(replay: Replay) -> float:
@@ -207,60 +212,6 @@ def of_one_step(replay: Replay) -> dict[str, Any]:
     for event in sorted(events, key=lambda event: -event.device_time_total):
         found[f"{event.count} x {event.key[:90]}"] = round(event.device_time_total, 1)
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """How all sections compute: what differs from the package's own choice.
-
-    Attributes:
-        way: Attention in one launch or three, kernels overlapping or in turn.
-        launch: Changes of how attention in one launch is launched.
-    """
-
-    way: Way
-    launch: Mapping[str, int]
-
-    def on(self, engine: Engine) -> None:
-        """Let an engine compute so; the way of overlapping is everyone's."""
-        attention: Any = engine.runner.attention
-        attention.in_one = self.way.in_one
-        attention.launch_apart = replace(attention.launch_apart, **self.launch)
-
-
-def chosen(path: Path) -> Choice:
-    """The fastest of what a file of the section `kernels` found right; without one, what was measured before.
-
-    Overlapping kernels are right if they changed nothing; attention in one launch if it differs from three
-    launches by rounding only.
-    """
-    try:
-        figures = json.loads(path.read_text())["figures"]
-        way = fastest(figures["kernels"])
-    except (OSError, ValueError, KeyError):
-        return Choice(way=WAYS["in_three_overlapping"], launch={})
-    batches = [figures.get("launches", {}).get(f"batch_{batch}", {}) for batch in (1, 8)]
-    tried = [batch.get("launches_ms", {}) for batch in batches]
-    both = [name for name in LAUNCHES if all(name in times for times in tried)] or ["as_it_is"]
-    launch = min(both, key=lambda name: sum(times[name] / times["as_it_is"] for times in tried if times))
-    return Choice(way=way, launch=LAUNCHES[launch])
-
-
-def fastest(found: Mapping[str, Any]) -> Way:
-    """Of the ways whose numbers are right."""
-    batches = [found["batch_1"], found["batch_8"]]
-    still = found["same_ids"]["in_one_overlapping"] == 1.0 and all(
-        batch["in_one_overlapping"][change] == 0.0
-        for batch in batches
-        for change in ("logits_change", "first_layer_change", "keys_and_values_change")
-    )
-    close = all(batch["in_three"]["logits_change"] < 0.1 * batch["logits_spread"] for batch in batches)
-    right = ["in_three", "in_three_overlapping"]
-    if close:
-        right += ["in_one", "in_one_overlapping"] if still else ["in_one"]
-    return WAYS[
-        min(right, key=lambda way: sum(batch[way]["ms"] / batch["in_three"]["ms"] for batch in batches))
-    ]
 
 
 def let_overlap(*, allowed: bool) -> Callable[[], None]:

@@ -116,7 +116,6 @@ class Bench:
         smoke: Few repeats: does it run?
         tell: Hears of progress.
         results: Figures of the sections before.
-        tune: Changes an engine before it is measured.
     """
 
     device: torch.device
@@ -124,7 +123,6 @@ class Bench:
     smoke: bool
     tell: Callable[[str], None]
     results: dict[str, dict[str, object]]
-    tune: Callable[[Engine], None] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -149,8 +147,6 @@ class Bench:
         config = configuration(self.shape)
         model = skeleton(config)
         made = Engine(build(model, Drawn(self.device, self.dtype), settings or self.settings(), None))
-        if self.tune is not None:
-            self.tune(made)
         self.wait()
         room = made.pages.count * made.pages.page_tokens
         self.tell(f"engine built in {time.perf_counter() - started:.1f} s, room for {room} tokens")

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 import torch
 
 from llava_next_video.engine.attention_cuda import CudaAttention
-from llava_next_video.engine.kernels.paged import Launch
+from llava_next_video.engine.kernels.launch import Launch
 from llava_next_video.engine.memory import FP8, token_bytes
 from llava_next_video.engine.request import Request, Timings
 from llava_next_video.engine.sampling_options import SamplingOptions

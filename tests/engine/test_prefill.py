@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from llava_next_video.engine.plan import Long
 from llava_next_video.engine.prefill import chosen_prefill, flash, missing_flash_arguments, sdpa
-from llava_next_video.engine.steptable import Long
 
 
 def test_torch_still_has_the_flash_attention_that_we_give_chunks_to() -> None:

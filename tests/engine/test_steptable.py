@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine.kernels.conftest import request_on
 
+from llava_next_video.engine.plan import FIELDS, Field, Plan
 from llava_next_video.engine.scheduler import Chunk
-from llava_next_video.engine.steptable import FIELDS, Field, Plan, StepTable
+from llava_next_video.engine.steptable import StepTable
 
 PAGE, ROOM = 4, 12
 SCRATCH = 999

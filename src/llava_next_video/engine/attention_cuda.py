@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int32
-from numpy.typing import NDArray
 from torch import Tensor
 
 from llava_next_video.engine.kernels.generating import attend_generating
-from llava_next_video.engine.kernels.paged import Launch, attend_paged
+from llava_next_video.engine.kernels.launch import Launch
+from llava_next_video.engine.kernels.paged import attend_paged
 from llava_next_video.engine.kernels.store import LayerPages, gather, store
 from llava_next_video.engine.memory import FP8
+from llava_next_video.engine.plan import FIELDS, Field, Plan
 from llava_next_video.engine.prefill import chosen_prefill, flash, sdpa
 from llava_next_video.engine.scheduler import Chunk
-from llava_next_video.engine.steptable import FIELDS, Field, Plan, StepTable
+from llava_next_video.engine.steptable import StepTable
+from llava_next_video.engine.transfer import Sender
 from llava_next_video.errors import ConfigError
 
-_SENDERS = 2
 _FP8_CAPABILITY = (8, 9)
 
 
@@ -31,10 +31,24 @@ class GraphKey:
     rows: int
     shared: int
     shared_rows: int
+    few: bool
 
 
-FEW = 2
-"""Up to so many rows one launch a layer is faster than three, which is what `kernels` of benchmarks/gpu.py compares."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Few:
+    """Up to where rows that generate apart take one launch a layer, and not three.
+
+    For one row and some hundred tokens that saves 5 % of a step of a 7B; for 8 rows and 1,216 tokens each it
+    costs 15 % (docs/log.md). Between them nothing was measured: by those figures both are even at some
+    1,000 tokens, and 512 stay on the safe side.
+
+    Attributes:
+        rows: Of a step.
+        tokens: That they look at, all together.
+    """
+
+    rows: int = 2
+    tokens: int = 512
 
 
 class CudaAttention:
@@ -49,7 +63,8 @@ class CudaAttention:
     - `attend` once for each layer inside the capture, with tensors of N rows.
     - `graph_key` after `begin` says which graph fits: one captured under a key serves every step with an
       equal key. `rows` is N; `shared` is 0 unless requests read a common beginning as a company, then a
-      power of two, so that there are few keys. It is None for steps that must not be captured.
+      power of two, so that there are few keys; `few` says which kernels attend. It is None for steps
+      that must not be captured.
     - `positions` are those of all rows, on the GPU, at an address that never changes: slice what is needed.
     - `begin` of the next step may be called while this one still runs.
     - The first `attend` of a kind compiles its kernels: run one step under a key before it is captured.
@@ -57,8 +72,8 @@ class CudaAttention:
     With `turns` (see `attend`), queries and keys come before rope, and are turned as they are stored.
 
     Attributes:
-        launch, launch_apart: How kernels are launched, those for rows that generate apart in one launch.
-        in_one: Whether such rows take one launch, and not one to store, one to attend and one to merge.
+        launch, launch_few: How kernels are launched, those for a few rows that generate apart in one launch.
+        few: How many those are.
     """
 
     def __init__(
@@ -127,13 +142,13 @@ class CudaAttention:
             long_from=long_from,
             shared_from=shared_from if share else None,
         )
-        self._sender = _Sender(len(self._table.numbers), device)
+        self._sender = Sender(len(self._table.numbers), device)
         held = self._sender.received
         self._tables = held[: self._table.table_numbers].view(requests + 1, -1)
         self._rows = held[self._table.table_numbers :].view(-1, FIELDS)
         self.launch = Launch.on(device, dtype)
-        self.launch_apart = Launch.apart(device, dtype, alone=heads == key_value_heads)
-        self.in_one = True
+        self.launch_few = Launch.for_few(device, dtype, alone=heads == key_value_heads)
+        self.few = Few()
         self._arrived = torch.zeros(tokens * key_value_heads, dtype=torch.int32, device=device)
         self.prefill = chosen_prefill(device, dtype)
         self._plan = Plan(rows=0, own=0, own_rows=0)
@@ -151,8 +166,16 @@ class CudaAttention:
         if not plan.apart:
             return None
         return GraphKey(
-            rows=plan.rows, shared=plan.shared, shared_rows=plan.shared_rows if plan.shared else 0
+            rows=plan.rows,
+            shared=plan.shared,
+            shared_rows=plan.shared_rows if plan.shared else 0,
+            few=self._is_few,
         )
+
+    @property
+    def _is_few(self) -> bool:
+        plan, few = self._plan, self.few
+        return plan.apart and not plan.shared and plan.rows <= few.rows and plan.tokens <= few.tokens
 
     @property
     def ropes(self) -> Int32[Tensor, " capacity"]:
@@ -199,7 +222,7 @@ class CudaAttention:
         plan, pages = self._plan, self._layers[layer]
         if len(queries) != plan.rows:
             raise ValueError(f"{len(queries)} rows of queries, and begin was told of {plan.rows}")
-        if self.in_one and plan.rows <= FEW and plan.apart and not plan.shared:
+        if self._is_few:
             return attend_generating(
                 queries,
                 keys_values,
@@ -210,7 +233,7 @@ class CudaAttention:
                 plan,
                 self._arrived,
                 window=self.windows[layer],
-                launch=self.launch_apart,
+                launch=self.launch_few,
             )
         store(keys_values, pages, self._rows, self._tables, queries=queries, turns=turns)
         if plan.long is not None and not plan.own:
@@ -242,32 +265,6 @@ class CudaAttention:
         if self.prefill == "flash":
             return flash(queries, keys, values, self._begins, long, window)
         return sdpa(queries, keys, values, long, window)
-
-
-class _Sender:
-    """Numbers to a buffer on the GPU that never moves, without waiting for it."""
-
-    def __init__(self, count: int, device: torch.device) -> None:
-        self.received = torch.zeros(count, dtype=torch.int32, device=device)
-        self._waits = device.type == "cuda"
-        self._sent = [torch.zeros(count, dtype=torch.int32, pin_memory=self._waits) for _ in range(_SENDERS)]
-        self._left = [
-            torch.cuda.Event() if self._waits else None  # type: ignore[no-untyped-call]
-            for _ in range(_SENDERS)
-        ]
-        self._next = 0
-
-    def send(self, numbers: NDArray[np.int32], parts: Sequence[slice]) -> None:
-        """Send some of the numbers to their places; they may be changed at once."""
-        which, self._next = self._next, (self._next + 1) % _SENDERS
-        left = self._left[which]
-        if left is not None:
-            left.synchronize()  # what lies here is still on its way
-        for part in parts:
-            self._sent[which].numpy()[part] = numbers[part]
-            self.received[part].copy_(self._sent[which][part], non_blocking=True)
-        if left is not None:
-            left.record()
 
 
 def _refuse(

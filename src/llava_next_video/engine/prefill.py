@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from llava_next_video.engine.steptable import Long
+from llava_next_video.engine.plan import Long
 
 Prefill = Literal["flash", "sdpa"]
 

@@ -140,8 +140,8 @@ def play(
     **options: Any,
 ) -> Play:
     """An empty stage with one layer, whose kernels read little at once unless `programs` is None."""
-    from llava_next_video.engine.attention_cuda import CudaAttention
-    from llava_next_video.engine.kernels.paged import Launch
+    from llava_next_video.engine.attention_cuda import CudaAttention, Few
+    from llava_next_video.engine.kernels.launch import Launch
 
     attention = CudaAttention(
         windows=[window],
@@ -161,6 +161,7 @@ def play(
             **options,
         },
     )
+    attention.few = Few(rows=8, tokens=10**6)
     if programs is not None:
-        attention.launch = attention.launch_apart = Launch(programs=programs, tokens=16, least=16)
+        attention.launch = attention.launch_few = Launch(programs=programs, tokens=16, least=16)
     return Play(attention, heads, key_value_heads, width, dtype, window, halves)

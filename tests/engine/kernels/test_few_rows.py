@@ -97,5 +97,5 @@ def test_the_fastest_of_all_tries_is_taken() -> None:
     for alone in (True, False):
         cut = fastest(weight, "gated", alone=alone)
         times = CHOICES[weight.shape, weight.dtype, weight.device, "gated", alone].times_ms
-        assert times[cut] == min(times.values())
+        assert times[cut] <= min(times.values()) / 0.98  # near ties go to torch
         assert len(times) > 1

@@ -37,8 +37,10 @@ def started(options: dict[str, Any], dtype: torch.dtype) -> Play:
 
 @pytest.mark.parametrize(("options", "dtype"), SHAPES)
 def test_one_launch_gives_what_three_give(options: dict[str, Any], dtype: torch.dtype) -> None:
+    from llava_next_video.engine.attention_cuda import Few
+
     one, three = started(options, dtype), started(options, dtype)
-    three.attention.in_one = False
+    three.attention.few = Few(rows=0)
     dice = torch.Generator().manual_seed(1)
     for step in range(2):  # the second sees the keys and values that the first stored
         shape = (4, one.heads + 2 * one.key_value_heads, one.width)
@@ -57,8 +59,10 @@ def test_one_launch_gives_what_three_give(options: dict[str, Any], dtype: torch.
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="launches are counted where Triton interprets them")
-def test_a_step_that_generates_launches_one_kernel_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_rows_that_generate_launch_one_kernel_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     from triton.runtime.interpreter import GridExecutor
+
+    from llava_next_video.engine.attention_cuda import Few
 
     launched: list[str] = []
     run = GridExecutor.__call__
@@ -68,13 +72,24 @@ def test_a_step_that_generates_launches_one_kernel_a_layer(monkeypatch: pytest.M
         run(self, *arguments, **options)
 
     monkeypatch.setattr(GridExecutor, "__call__", counted)
-    stage = started({}, torch.float32)
-    launched.clear()
-    stage.step({0: 1, 1: 1}, padded=4)
-    assert launched == ["_generating_kernel"]
-    launched.clear()
-    stage.step({0: 2, 1: 1})
-    assert launched == ["_store_kernel", "_split_kernel", "_merge_kernel"]
+    stage = play(heads=1, key_value_heads=1)
+    for number in range(2):
+        stage.enter([3 * number, 3 * number + 1])
+    stage.attention.few = Few(rows=2, tokens=5)
+
+    def step(counts: dict[int, int]) -> tuple[list[str], Any]:
+        launched.clear()
+        stage.step(counts)
+        return list(launched), stage.attention.graph_key
+
+    three = ["_store_kernel", "_split_kernel", "_merge_kernel"]
+    assert step({0: 2, 1: 1}) == (three, None)
+    names, key = step({0: 1, 1: 1})  # look at 3 and 2 tokens
+    assert names == ["_generating_kernel"]
+    assert key.few
+    names, key = step({0: 1, 1: 1})  # at 4 and 3
+    assert names == three
+    assert not key.few
 
 
 @pytest.mark.gpu

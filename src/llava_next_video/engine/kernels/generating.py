@@ -14,10 +14,10 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
+from llava_next_video.engine.kernels.launch import LOG2_E, Launch
 from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
-from llava_next_video.engine.kernels.paged import LOG2_E, Launch
 from llava_next_video.engine.kernels.store import LayerPages, unit_of
-from llava_next_video.engine.steptable import FIELDS, Field, Plan
+from llava_next_video.engine.plan import FIELDS, Field, Plan
 
 _FIELDS = tl.constexpr(FIELDS)
 _POSITION = tl.constexpr(int(Field.POSITION))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llava_next_video.engine.kernels import tl, triton
 from llava_next_video.engine.kernels.overlap import let_next_begin, overlapped, wait
-from llava_next_video.engine.steptable import FIELDS, Field, Long
+from llava_next_video.engine.plan import FIELDS, Field, Long
 
 _FIELDS = tl.constexpr(FIELDS)
 _POSITION = tl.constexpr(int(Field.POSITION))

@@ -45,18 +45,10 @@ inline void product(const uint32_t* left, int64_t left_step, const uint32_t* rig
         for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * out_step + n * LANES, sums[row][n]);
 }
 
-// Calls `what` with the number of vectors (1 to 4) as a constant.
-template <class What>
-inline void with_vectors(int64_t count, What what) {
-    if (count == 4) what(std::integral_constant<int, 4>{});
-    else if (count == 3) what(std::integral_constant<int, 3>{});
-    else if (count == 2) what(std::integral_constant<int, 2>{});
-    else what(std::integral_constant<int, 1>{});
-}
-
 // Keys and values of one head, as the products want them: pairs of features (of keys) side by side.
 struct Packed {
-    std::vector<uint32_t> keys, values;
+    Buffer<uint32_t> keys_buffer, values_buffer;
+    uint32_t *keys, *values;
     int64_t half, wide;  // pairs of features of a key; features of a value, filled up to whole vectors
 
     template <class K>
@@ -64,14 +56,16 @@ struct Packed {
         half = (width + 1) / 2;
         wide = whole(width, LANES);
         const int64_t padded = whole(count, LANES);
-        keys.assign(padded * half, 0);
-        values.assign(padded / 2 * wide, 0);
+        keys = keys_buffer.hold(padded * half);
+        values = values_buffer.hold(padded / 2 * wide);
+        std::fill_n(keys, padded * half, 0);
+        std::fill_n(values, padded / 2 * wide, 0);
         std::vector<bf16> row(2 * half, 0);
         for (int64_t k = 0; k < count; k++) {
             const int64_t start = k / BLOCK * BLOCK, many = std::min<int64_t>(BLOCK, padded - start);
             to_bf16(key + k * lie.token, row.data(), width);
             const auto* pairs = reinterpret_cast<const uint32_t*>(row.data());
-            uint32_t* to = keys.data() + start * half + (k - start);
+            uint32_t* to = keys + start * half + (k - start);
             for (int64_t pair = 0; pair < half; pair++) to[pair * many] = pairs[pair];
         }
         std::vector<bf16> even(wide, 0), odd(wide, 0);
@@ -79,7 +73,7 @@ struct Packed {
             to_bf16(value + k * lie.token, even.data(), width);
             if (k + 1 < count) to_bf16(value + (k + 1) * lie.token, odd.data(), width);
             else std::fill(odd.begin(), odd.end(), 0);
-            uint32_t* to = values.data() + k / 2 * wide;
+            uint32_t* to = values + k / 2 * wide;
             for (int64_t w = 0; w < wide; w += LANES) {
                 const auto low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(even.data() + w)));
                 const auto high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(odd.data() + w)));
@@ -102,15 +96,15 @@ inline float shares_of(const float* scores, S* shares, int64_t seen, int64_t pad
         const auto share = _mm512_maskz_mov_ps(
             lanes(seen - k), exp2(_mm512_fmadd_ps(_mm512_loadu_ps(scores + k), times, minus)));
         sum = _mm512_add_ps(sum, share);
-        store(shares + k, 0xFFFF, share);
+        store(shares + k, All{}, share);
     }
     return _mm512_reduce_add_ps(sum);
 }
 
 struct Scratch {
     Packed packed;
-    std::vector<float> scores, out;
-    std::vector<bf16> shares, queries;
+    Buffer<float> scores, out;
+    Buffer<bf16> shares, queries;
 };
 
 // Rows `begin` to `end` of one head of the keys; the query heads that share it are rows of their own.
@@ -126,10 +120,10 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
     Packed& packed = scratch.packed;
     packed.pack(key + head * lie.head, value + head * lie.head, lie, most, shape.width);
     const int64_t half = packed.half, wide = packed.wide, padded = whole(most, LANES);
-    scratch.scores.resize(TILE * padded);
-    scratch.shares.resize(TILE * padded);
-    scratch.out.resize(TILE * wide);
-    scratch.queries.assign(TILE * half * 2, 0);
+    scratch.scores.hold(TILE * padded);
+    scratch.shares.hold(TILE * padded);
+    scratch.out.hold(TILE * wide);
+    std::fill_n(scratch.queries.hold(TILE * half * 2), TILE * half * 2, 0);
     for (int64_t first = begin; first < end; first += TILE) {
         const int64_t rows = std::min<int64_t>(TILE, end - first), in_reach = seen_by(first + rows - 1);
         const int64_t reach = whole(in_reach, LANES);
@@ -142,8 +136,8 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
         for (int64_t k = 0; k < reach; k += BLOCK) {
             // The last block of all is packed as narrow as it is; the last one in reach may be wider than needed.
             const int64_t vectors = std::min<int64_t>(BLOCK, padded - k) / LANES;
-            with_vectors(vectors, [&](auto n) {
-                product<n.value>(pairs, half, packed.keys.data() + k * half, n.value * LANES, half,
+            with_largest<4, 3, 2, 1>(vectors, [&](auto n) {
+                product<n.value>(pairs, half, packed.keys + k * half, n.value * LANES, half,
                                  scratch.scores.data() + k, padded);
             });
         }
@@ -155,8 +149,8 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
         }
         const auto* shares = reinterpret_cast<const uint32_t*>(scratch.shares.data());
         for (int64_t w = 0; w < wide; w += BLOCK) {
-            with_vectors(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
-                product<n.value>(shares, padded / 2, packed.values.data() + w, wide, reach / 2,
+            with_largest<4, 3, 2, 1>(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
+                product<n.value>(shares, padded / 2, packed.values + w, wide, reach / 2,
                                  scratch.out.data() + w, wide);
             });
         }

@@ -23,6 +23,7 @@ struct Shape {
 
 constexpr int TILE = 6;      // query rows whose sums fit into registers, beside
 constexpr int BLOCK = 64;    // so many keys, or features of the values
+constexpr int ROWS = 2 * TILE;  // that look at a block before the next one is fetched
 constexpr float LN2 = 0.6931471805599453f;
 
 // The product of a tile of rows with N vectors of columns. Both sides hold pairs of bfloat16; each row of the
@@ -120,46 +121,41 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
     Packed& packed = scratch.packed;
     packed.pack(key + head * lie.head, value + head * lie.head, lie, most, shape.width);
     const int64_t half = packed.half, wide = packed.wide, padded = whole(most, LANES);
-    scratch.scores.hold(TILE * padded);
-    scratch.shares.hold(TILE * padded);
-    scratch.out.hold(TILE * wide);
-    std::fill_n(scratch.queries.hold(TILE * half * 2), TILE * half * 2, 0);
-    for (int64_t first = begin; first < end; first += TILE) {
-        const int64_t rows = std::min<int64_t>(TILE, end - first), in_reach = seen_by(first + rows - 1);
-        const int64_t reach = whole(in_reach, LANES);
+    float *scores = scratch.scores.hold(ROWS * padded), *mixed = scratch.out.hold(ROWS * wide);
+    bf16 *shares = scratch.shares.hold(ROWS * padded), *asking = scratch.queries.hold(ROWS * half * 2);
+    std::fill_n(asking, ROWS * half * 2, 0);
+    for (int64_t first = begin; first < end; first += ROWS) {
+        const int64_t rows = std::min<int64_t>(ROWS, end - first), filled = whole(rows, TILE);
+        const int64_t reach = whole(seen_by(first + rows - 1), LANES);
         for (int64_t row = 0; row < rows; row++) {
             const int64_t token = (first + row) / shape.group, query = head * shape.group + (first + row) % shape.group;
-            to_bf16(queries + token * asked.token + query * asked.head, scratch.queries.data() + row * half * 2,
-                    shape.width);
+            to_bf16(queries + token * asked.token + query * asked.head, asking + row * half * 2, shape.width);
         }
-        const auto* pairs = reinterpret_cast<const uint32_t*>(scratch.queries.data());
         for (int64_t k = 0; k < reach; k += BLOCK) {
             // The last block of all is packed as narrow as it is; the last one in reach may be wider than needed.
             const int64_t vectors = std::min<int64_t>(BLOCK, padded - k) / LANES;
-            with_largest<4, 3, 2, 1>(vectors, [&](auto n) {
-                product<n.value>(pairs, half, packed.keys + k * half, n.value * LANES, half,
-                                 scratch.scores.data() + k, padded);
-            });
+            for (int64_t row = 0; row < filled; row += TILE)
+                with_largest<4, 3, 2, 1>(vectors, [&](auto n) {
+                    product<n.value>((const uint32_t*)asking + row * half, half, packed.keys + k * half, n.value * LANES,
+                                     half, scores + row * padded + k, padded);
+                });
         }
-        float divide[TILE], largest[TILE];
-        for (int64_t row = 0; row < TILE; row++) {
-            const int64_t seen = row < rows ? seen_by(first + row) : 0;
-            divide[row] = shares_of(scratch.scores.data() + row * padded, scratch.shares.data() + row * padded, seen,
+        float divide[ROWS], largest[ROWS];
+        for (int64_t row = 0; row < filled; row++)
+            divide[row] = shares_of(scores + row * padded, shares + row * padded, row < rows ? seen_by(first + row) : 0,
                                     reach, shape.scale / LN2, largest[row]);
-        }
-        const auto* shares = reinterpret_cast<const uint32_t*>(scratch.shares.data());
-        for (int64_t w = 0; w < wide; w += BLOCK) {
-            with_largest<4, 3, 2, 1>(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
-                product<n.value>(shares, padded / 2, packed.values + w, wide, reach / 2,
-                                 scratch.out.data() + w, wide);
-            });
-        }
+        for (int64_t w = 0; w < wide; w += BLOCK)
+            for (int64_t row = 0; row < filled; row += TILE)
+                with_largest<4, 3, 2, 1>(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
+                    product<n.value>((const uint32_t*)(shares + row * padded), padded / 2, packed.values + w, wide, reach / 2,
+                                     mixed + row * wide + w, wide);
+                });
         for (int64_t row = 0; row < rows; row++) {
             const int64_t token = (first + row) / shape.group, query = head * shape.group + (first + row) % shape.group;
             const __m512 by = _mm512_set1_ps(1 / divide[row]);
             for (int64_t w = 0; w < shape.width; w += LANES)
                 store(out + (token * heads + query) * shape.width + w, lanes(shape.width - w),
-                      _mm512_mul_ps(_mm512_loadu_ps(scratch.out.data() + row * wide + w), by));
+                      _mm512_mul_ps(_mm512_loadu_ps(mixed + row * wide + w), by));
             if (sums) sums[token * heads + query] = largest[row] * LN2 + std::log(divide[row]);
         }
     }

@@ -182,7 +182,9 @@ def likeliest(model: Any, seeds: range, **settings: Any) -> list[dict[int, float
     return [dict(answer.last.logprobs[0].top) for answer in answers]
 
 
-@pytest.mark.parametrize("text", [{}, {"sliding_window": 24}], ids=["all", "window"])
+@pytest.mark.parametrize(
+    "text", [{}, {"sliding_window": 24}, {"hidden_act": "gelu"}], ids=["all", "window", "gelu"]
+)
 @pytest.mark.parametrize(
     "vision", [{}, {"tower": "siglip", "hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": "gelu"}]
 )
@@ -190,7 +192,8 @@ def likeliest(model: Any, seeds: range, **settings: Any) -> list[dict[int, float
 def test_an_engine_with_kernels_says_what_it_says_without(
     kernels: Kernels, quantize: Any, vision: dict[str, Any], text: dict[str, Any]
 ) -> None:
-    """In chunks, with shared pages and single tokens beside them, and with windows that need masks."""
+    """In chunks, with shared pages and single tokens beside them; with windows that need masks, and with an
+    activation that kernels do not know."""
     quiet = tiny(
         "mistral" if text else "llama",
         vision=vision,

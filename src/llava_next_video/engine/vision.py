@@ -29,6 +29,7 @@ _KINDS = {"gelu_pytorch_tanh": Kind.GELU_TANH, "gelu_new": Kind.GELU_TANH, "silu
 # On a CPU what lies between two products then stays in the caches: one tile of 336 pixels, which in 8 bits is
 # 1.5 times as fast as two, and eight of the 64 pixels that the tiny checkpoint sees, twice as fast as one.
 _CACHE_BYTES = 4 << 20
+_TILES_IN_KERNELS = 8  # which keep to the caches themselves, a block of rows at a time
 _MEMORY_SHARE = 64  # on a GPU, this part of the memory may hold what lies between two products
 
 # The wide rows inside an MLP stay in the cache with its weights, which 8 bits make small enough for that. It
@@ -76,7 +77,7 @@ class Vision:
         self.heads = vision.num_attention_heads
         patches = (vision.image_size // vision.patch_size) ** 2 + 1
         tile_bytes = patches * (6 * vision.hidden_size + 2 * vision.intermediate_size) * dtype.itemsize
-        self.tiles_at_once = tiles_at_once(device, tile_bytes)
+        self.tiles_at_once = tiles_at_once(device, tile_bytes) if kernels is None else _TILES_IN_KERNELS
         passes = quantize == "int8" and kernels is None
         self.rows_at_once = _ROWS_IN_8_BITS if passes else _ALL_ROWS
         chosen = config.vision_feature_layer
@@ -228,17 +229,12 @@ class Vision:
         if self.kernels is None:
             query, key, value = heads.permute(2, 0, 3, 1, 4)
             return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        found = []
-        for tile in heads:
+        tiles, patches, _, count, width = heads.shape
+        attended = torch.empty((tiles, patches, count, width), dtype=heads.dtype)
+        for tile, out in zip(heads, attended, strict=True):
             query, key, value = tile.unbind(1)
-            attended, _ = self.kernels.attend(
-                query,
-                key.transpose(0, 1),
-                value.transpose(0, 1),
-                sums=False,
-            )
-            found.append(attended.flatten(1))
-        return found[0][None] if len(found) == 1 else torch.stack(found)
+            self.kernels.attend(query, key.transpose(0, 1), value.transpose(0, 1), sums=False, out=out)
+        return attended.flatten(2)
 
     def _mlp(self, layer: _Layer, rows: Tensor) -> None:
         """Norm, product, activation and product, added in place."""

@@ -109,8 +109,8 @@ struct Scratch {
 };
 
 // Rows `begin` to `end` of one head of the keys; the query heads that share it are rows of their own.
-template <class Q, class K, class O>
-void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, O* out, float* sums,
+template <class Q, class K>
+void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, Q* out, float* sums,
                const Shape& shape, int64_t head, int64_t begin, int64_t end) {
     static thread_local Scratch scratch;
     const int64_t heads = shape.key_heads * shape.group;
@@ -161,8 +161,8 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
     }
 }
 
-template <class Q, class K, class O>
-void attend(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, O* out, float* sums,
+template <class Q, class K>
+void attend(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, Q* out, float* sums,
             const Shape& shape, int threads) {
     const int64_t rows = shape.rows * shape.group;
     // Every part packs the keys for itself, which is little beside the work of so many rows.

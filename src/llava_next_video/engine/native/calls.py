@@ -15,7 +15,7 @@ from llava_next_video.engine.native.structs import BehindStruct, DecoderStruct, 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 _ARGUMENTS = {
     "attend": (
-        *(_INT, _INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER),
+        *(_INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER),
         *(_LONG, _LONG, _LONG, _LONG, _LONG, _FLOAT, _LONG, _INT),
     ),
     "attend_alone": (
@@ -52,7 +52,7 @@ class Kernels:
         *,
         causal: bool = False,
         sums: bool = True,
-        wide: bool = False,
+        out: Float[Tensor, "rows heads width"] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention in bfloat16, and for each row and head the log of its sum.
 
@@ -62,16 +62,17 @@ class Kernels:
             values: The same, lying as the keys do.
             causal: The last token sees all keys, each one before it one less; otherwise all see all.
             sums: Give the logs.
-            wide: Give float32 whatever the queries are in.
+            out: Where to put it, in the precision of the queries; None: somewhere new.
         """
         rows, heads, width = queries.shape
         key_heads, count, _ = keys.shape
-        out = torch.empty((rows, heads, width), dtype=torch.float32 if wide else queries.dtype)
+        if out is None:
+            out = torch.empty((rows, heads, width), dtype=queries.dtype)
+        assert out.is_contiguous()
         logs = torch.empty(rows, heads) if sums else None
         self._library.attend(
             queries.dtype is torch.float32,
             keys.dtype is torch.float32,
-            out.dtype is torch.float32,
             queries.data_ptr(),
             *(queries.stride(0), queries.stride(1)),
             keys.data_ptr(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -12,7 +12,8 @@ from llava_next_video.engine.build import Parts
 from llava_next_video.engine.decoder import Attend
 from llava_next_video.engine.graphs import DecodeGraphs, Replay, graph_sizes
 from llava_next_video.engine.memory import stored_dtype
-from llava_next_video.engine.runner import Runner
+from llava_next_video.engine.runner import Runner, turns_for
+from llava_next_video.engine.scheduler import Chunk
 
 _STRETCHED = 4
 """Page tables on a GPU, which are sent with every step, have room for contexts stretched so many times."""
@@ -64,13 +65,16 @@ def on_gpu(
         store_dtype=stored_dtype(settings, decoder.dtype),
     )
 
-    def turning(rows: int) -> Attend:
+    def turning_rows(rows: int) -> Attend:
         rope, where = decoder.rope, attention.positions[:rows]
         turns = turns_of(where, attention.ropes[:rows], rope.frequencies, rope.strengths)
         return partial(attention.attend, turns=turns)
 
+    def turning(chunks: Sequence[Chunk], ropes: Sequence[int]) -> Attend:
+        return turning_rows(sum(chunk.count for chunk in chunks))
+
     def compute(ids: Tensor) -> Tensor:
-        return decoder.logits(decoder.forward(decoder.embed(ids), None, turning(len(ids))))
+        return decoder.logits(decoder.forward(decoder.embed(ids), None, turning_rows(len(ids))))
 
     graphs = None
     if settings.graphs:
@@ -91,4 +95,20 @@ def _on_cpu(parts: Parts, pages: int) -> Runner:
         share=settings.share_prefixes,
         kernels=decoder.kernels,
     )
-    return Runner(decoder, attention, parts.sampler, parts.batched)
+    step = decoder.whole_step
+
+    def turning(chunks: Sequence[Chunk], ropes: Sequence[int]) -> Attend:
+        return partial(attention.attend, turns=turns_for(decoder, chunks, ropes))
+
+    def whole(hidden: Tensor, turns: Tensor, chunks: Sequence[Chunk]) -> Tensor:
+        assert step is not None
+        return step(hidden, turns, attention.store, *attention.places(chunks))
+
+    return Runner(
+        decoder,
+        attention,
+        parts.sampler,
+        parts.batched,
+        turning=None if decoder.kernels is None else turning,
+        whole=None if step is None else whole,
+    )

@@ -188,7 +188,9 @@ def bench(
         CapacityError: A request of this load does not fit the engine.
     """
     decoder = engine.decoder
-    machine = machine or measured(decoder.dtype, engine.settings.quantize, decoder.device)
+    if machine is None:
+        quantize = engine.settings.quantize
+        machine = measured(decoder.dtype, quantize, decoder.device, kernels=decoder.kernels)
     work = Work.of(decoder, engine.encoder.vision)
     waiting = deque(zip(load.arrivals_s(), prompts(engine, load), strict=True))
     options = SamplingOptions(max_new_tokens=load.new_tokens, ignore_eos=True)

@@ -19,7 +19,15 @@ from transformers.activations import ACT2FN
 from llava_next_video.engine.between import gated
 from llava_next_video.engine.linear import linear
 from llava_next_video.engine.linear_wide import WideLinear
-from llava_next_video.engine.native import Int8Kernels, Kernels, Kind, Norm, Raw
+from llava_next_video.engine.native import (
+    Behind,
+    Kernels,
+    Kind,
+    NativeLinear,
+    Norm,
+    WholeLayer,
+    WholeStep,
+)
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import FewRows, Quantize
@@ -45,6 +53,8 @@ class Layer:
     attention_out: Product
     gate_up: Product
     down: Product
+    behind: Behind | None = None
+    """What stands behind attention in one call, where kernels compute it."""
 
     @property
     def products(self) -> tuple[Product, ...]:
@@ -84,6 +94,8 @@ class Decoder:
         self.vocabulary = head.weight.shape[0]
         self.device, self.dtype, self.kernels = device, dtype, kernels
         self.store_dtype = dtype if kernels is None else torch.bfloat16
+        self.between = dtype if kernels is None else torch.float32
+        """What lies between products."""
         self.context = context
         self.rope = Rope(
             text.rotary_emb, config, head_width=self.head_width, scalings=scalings, device=device
@@ -92,7 +104,7 @@ class Decoder:
         for module in (text.embed_tokens, head, text.norm):
             weights.bring(module)
         self.embedding = text.embed_tokens.weight.detach().to(device, dtype)
-        self.norm = text.norm.weight.detach().to(device, dtype)
+        self.norm = text.norm.weight.detach().to(device, self.between)
         bias = None if head.bias is None else head.bias.detach().to(device, dtype)
         narrow = quantize if device.type == "cpu" else "none"  # on a GPU few bits save little here
         self.head = linear(
@@ -105,6 +117,8 @@ class Decoder:
             weights.bring(layer)
             self.layers.append(self._layer(layer, quantize, few_rows))
             weights.release(layer)
+        self.whole_step = self._whole_step()
+        """For steps that only generate; None: kernels do not know all of this network."""
 
     def _layer(self, layer: Any, quantize: Quantize, few_rows: FewRows) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -120,18 +134,43 @@ class Decoder:
                 biases[index] = None if bias is None else interleaved(bias, self.head_width)
             return linear(matrices, biases, quantize, kernels=self.kernels, few_rows=few_rows)
 
-        return Layer(
-            norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.dtype),
-            norm_before_mlp=layer.post_attention_layernorm.weight.detach().to(self.device, self.dtype),
+        made = Layer(
+            norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.between),
+            norm_before_mlp=layer.post_attention_layernorm.weight.detach().to(self.device, self.between),
             query_key_value=fused(attention.q_proj, attention.k_proj, attention.v_proj, turned=2),
             attention_out=fused(attention.o_proj),
             gate_up=fused(mlp.gate_proj, mlp.up_proj),
             down=fused(mlp.down_proj),
         )
+        norm = Norm(made.norm_before_mlp, self.epsilon)
+        kind = Kind.GATED_SILU if self.activation is F.silu else None
+        made.behind = Behind.of(made.attention_out, norm, made.gate_up, kind, made.down)
+        return made
+
+    def _whole_step(self) -> WholeStep | None:
+        layers = [
+            WholeLayer(
+                norm=Norm(layer.norm_before_attention, self.epsilon),
+                heads=layer.query_key_value,
+                behind=layer.behind,
+            )
+            for layer in self.layers
+            if isinstance(layer.query_key_value, NativeLinear) and layer.behind is not None
+        ]
+        if not isinstance(self.head, NativeLinear) or len(layers) < len(self.layers) or any(self.windows):
+            return None
+        return WholeStep(
+            layers,
+            Norm(self.norm, self.epsilon),
+            self.head,
+            heads=self.heads,
+            key_heads=self.key_value_heads,
+            head_width=self.head_width,
+        )
 
     def embed(self, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
         """Embeddings of words."""
-        return F.embedding(ids, self.embedding)
+        return F.embedding(ids, self.embedding).to(self.between)
 
     def forward(
         self,
@@ -159,15 +198,14 @@ class Decoder:
                 if not len(wanted):
                     return hidden[:0]
                 attended, hidden = attended.index_select(0, wanted), hidden.index_select(0, wanted)
-            hidden = layer.attention_out.onto(attended, hidden)
-            hidden = self._mlp(layer, hidden)
+            if layer.behind is not None:
+                hidden = layer.behind(attended, hidden)
+            else:
+                hidden = self._mlp(layer, layer.attention_out.onto(attended, hidden))
         return hidden
 
     def _mlp(self, layer: Layer, hidden: Tensor) -> Tensor:
         gate_up, down, norm = layer.gate_up, layer.down, layer.norm_before_mlp
-        if isinstance(gate_up, Int8Kernels) and isinstance(down, Int8Kernels) and self.activation is F.silu:
-            raw = gate_up.raw(Raw(hidden), Kind.RMS_NORM, Norm(norm, self.epsilon))
-            return down.onto_raw(raw, Kind.GATED_SILU, hidden)
         if isinstance(gate_up, WideLinear):
             inner = gate_up.gated_after_norm(hidden, norm, self.epsilon, self.activation)
         else:

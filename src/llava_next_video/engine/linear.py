@@ -13,7 +13,7 @@ from torch import Tensor
 from llava_next_video.engine.between import normed, root_mean_square
 from llava_next_video.engine.linear_cuda import NARROW, refuse_narrow
 from llava_next_video.engine.linear_wide import WideLinear
-from llava_next_video.engine.native import Int8Kernels, Kernels
+from llava_next_video.engine.native import Kernels, NativeLinear, Panels
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.settings import DType, FewRows, Quantize
 from llava_next_video.errors import ConfigError
@@ -189,25 +189,31 @@ def linear(
 ) -> Product:
     """One product for several weights with a common input; missing biases count as zero.
 
-    `out_dtype` is what 8-bit products come in where `kernels` put their scales on; `few_rows` says who
-    multiplies a few rows on a GPU.
+    `out_dtype` is what products come in where `kernels` compute them; `few_rows` says who multiplies a few
+    rows on a GPU.
     """
     weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
     bias = None
     if any(one is not None for one in biases):
         parts = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
         bias = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if kernels is not None:
+        bias = None if bias is None else bias.float()
+        return NativeLinear(kernels, _panels(weight, bias, quantize, zero_point), out_dtype)
     if quantize == "none":
         if weight.is_cuda:
             return WideLinear(weight, bias, few_rows)
         return PackedLinear(weight, bias) if PackedLinear.suits(weight) else FloatLinear(weight, bias)
     if weight.device.type == "cpu":
-        if kernels is not None:
-            rows, scale = quantized_rows(weight.float())
-            bias = None if bias is None else bias.float()
-            return Int8Kernels(kernels, rows, scale.squeeze(1), bias, zero_point, out_dtype)
         return Int8Linear(weight, bias, zero_point)
     return NARROW[quantize](weight, bias)
+
+
+def _panels(weight: Tensor, bias: Tensor | None, quantize: Quantize, zero_point: int) -> Panels:
+    if quantize == "none":
+        return Panels(weight, None, bias)
+    rows, scale = quantized_rows(weight.float())
+    return Panels(rows, scale.squeeze(1), bias, zero_point)
 
 
 def chosen_dtype(wanted: DType, device: torch.device, quantize: Quantize) -> torch.dtype:

@@ -14,6 +14,7 @@ import torch
 
 from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.linear import linear
+from llava_next_video.engine.native import Kernels
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.vision import Vision
 
@@ -94,12 +95,14 @@ class Work:
         return encode_s + max(multiply_s, self.weight_bytes / machine.bytes_per_s if tokens else 0.0)
 
 
-def measured(dtype: torch.dtype, quantize: Quantize, device: torch.device) -> Machine:
-    """The best of a few tries, on a CPU with as many threads as torch uses."""
+def measured(
+    dtype: torch.dtype, quantize: Quantize, device: torch.device, *, kernels: Kernels | None = None
+) -> Machine:
+    """The best of a few tries, on a CPU with as many threads as torch uses, and with these kernels if any."""
     size = _SIZES[device.type]
     with torch.inference_mode():
         weight = torch.randn(size.side, size.side, dtype=dtype, device=device)
-        product = linear([weight], [None], quantize)
+        product = linear([weight], [None], quantize, kernels=kernels)
         rows = torch.randn_like(weight)
         multiply_s = _best_s(lambda: product(rows), device)
         memory = torch.ones(size.memory_bytes // 4, dtype=torch.float32, device=device)

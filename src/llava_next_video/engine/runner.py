@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Complex
 from torch import Tensor
 
 from llava_next_video.engine.decoder import Attend, Decoder
@@ -59,9 +60,10 @@ class Runner:
         attention: Attends.
         sampler: Chooses tokens one by one.
         batched: Chooses tokens on the device.
-        turning: For a step of so many rows that has begun, what attends like `attention`, but turns queries
-            and keys itself; None: the decoder turns them.
+        turning: For a step that has begun (its chunks, and rows of `Decoder.rope`), what attends like
+            `attention`, but turns queries and keys itself; None: the decoder turns them.
         graphs: Replays steps that only generate.
+        whole: Computes such steps in one call: embeddings, turns and chunks to logits.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Runner:
         sampler: Sampler,
         batched: BatchedSampler,
         *,
-        turning: Callable[[int], Attend] | None = None,
+        turning: Callable[[Sequence[Chunk], Sequence[int]], Attend] | None = None,
         graphs: DecodeGraphs | None = None,
+        whole: Callable[[Tensor, Tensor, Sequence[Chunk]], Tensor] | None = None,
     ) -> None:
         self.decoder = decoder
         self.attention = attention
         self._turning = turning
+        self._whole = whole
         self.sampler = sampler
         self.batched = batched
         self.graphs = graphs
@@ -110,6 +114,8 @@ class Runner:
             size = padded_size(len(chunks), self.graphs.sizes)
             self.attention.begin(chunks, size, ropes)
             return self.graphs.run(self._ids(chunks, []), size)
+        if self._whole is not None and all(map(_generates, chunks)):
+            return self._whole(self._embedded(chunks), turns_for(self.decoder, chunks, ropes), chunks)
         self.attention.begin(chunks, None, ropes)
         ends, row = [], 0
         for chunk in chunks:
@@ -119,18 +125,11 @@ class Runner:
         wanted = None if len(ends) == row else sent(ends, torch.long, device)
         embedded = self._embedded(chunks)
         if self._turning is not None:
-            turns, attend = None, self._turning(row)
+            turns, attend = None, self._turning(chunks, ropes)
         else:
-            turns, attend = self._turns(chunks, ropes), self.attention.attend
+            turns, attend = turns_for(self.decoder, chunks, ropes), self.attention.attend
         hidden = self.decoder.forward(embedded, turns, attend, wanted)
         return self.decoder.logits(hidden) if ends else hidden
-
-    def _turns(self, chunks: Sequence[Chunk], ropes: Sequence[int]) -> Tensor:
-        """The turns of the positions of the chunks' tokens, as their requests scale them."""
-        at = [place for chunk in chunks for place in range(chunk.start, chunk.start + chunk.count)]
-        rows = [rope for chunk, rope in zip(chunks, ropes, strict=True) for _ in range(chunk.count)]
-        positions, scalings = sent(at + rows, torch.long, self.decoder.device).chunk(2)
-        return self.decoder.rope.turns(positions, scalings)
 
     def _embedded(self, chunks: Sequence[Chunk]) -> Tensor:
         """Embeddings of the chunks' tokens, with visual features in the places of their placeholders."""
@@ -170,6 +169,16 @@ class Runner:
     def _same_rows(self, chunks: Sequence[Chunk]) -> bool:
         """Whether the chunks continue the requests of the last step, in their order."""
         return [chunk.request.id_and_index for chunk in chunks] == list(self._row_of)
+
+
+def turns_for(
+    decoder: Decoder, chunks: Sequence[Chunk], ropes: Sequence[int]
+) -> Complex[Tensor, "tokens half"]:
+    """The turns of the positions of the chunks' tokens, as their requests scale them."""
+    at = [place for chunk in chunks for place in range(chunk.start, chunk.start + chunk.count)]
+    rows = [rope for chunk, rope in zip(chunks, ropes, strict=True) for _ in range(chunk.count)]
+    positions, scalings = sent(at + rows, torch.long, decoder.device).chunk(2)
+    return decoder.rope.turns(positions, scalings)
 
 
 def _generates(chunk: Chunk) -> bool:

@@ -23,7 +23,7 @@ class Sampler:
 
     def __init__(self, *, forbidden: Collection[int], model_end_ids: frozenset[int]) -> None:
         self._forbidden = torch.tensor(sorted(forbidden), dtype=torch.long)
-        self._model_end_ids = sorted(model_end_ids)
+        self._model_end_ids = torch.tensor(sorted(model_end_ids), dtype=torch.long)
 
     def choose(self, requests: Sequence[Request], logits: Float[Tensor, "rows vocabulary"]) -> list[Sampled]:
         """One token for each request, from the row of logits in the same place."""
@@ -76,7 +76,7 @@ class Sampler:
         for token, bias in options.logit_bias.items():
             row[token] += bias
         if options.ignore_eos:
-            row[self._model_end_ids] = -torch.inf
+            row.index_fill_(0, self._model_end_ids, -torch.inf)
         if len(answer) < options.min_new_tokens:
             row[sorted(request.end_ids)] = -torch.inf
         return None if options.guide is None else _guided(options.guide, answer, row)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from llava_next_video.engine.linear import MOSTLY_POSITIVE, PackedLinear, linear
-from llava_next_video.engine.native import Int8Kernels, Kernels, Kind, Norm, Raw
+from llava_next_video.engine.native import Behind, Kernels, Kind, NativeLinear, Norm
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.weights import Weights
@@ -29,6 +29,7 @@ _KINDS = {"gelu_pytorch_tanh": Kind.GELU_TANH, "gelu_new": Kind.GELU_TANH, "silu
 # On a CPU what lies between two products then stays in the caches: one tile of 336 pixels, which in 8 bits is
 # 1.5 times as fast as two, and eight of the 64 pixels that the tiny checkpoint sees, twice as fast as one.
 _CACHE_BYTES = 4 << 20
+_TILES_IN_KERNELS = 8  # which keep to the caches themselves, a block of rows at a time
 _MEMORY_SHARE = 64  # on a GPU, this part of the memory may hold what lies between two products
 
 # The wide rows inside an MLP stay in the cache with its weights, which 8 bits make small enough for that. It
@@ -44,6 +45,8 @@ class _Layer:
     attention_out: Product
     up: Product
     down: Product
+    behind: Behind | None = None
+    """What stands behind attention in one call, where kernels compute it."""
 
     @property
     def products(self) -> tuple[Product, ...]:
@@ -68,11 +71,13 @@ class Vision:
         self.config = config
         self.kernels = kernels
         self.device, self.dtype = device, dtype
+        self.between = dtype if kernels is None else torch.float32
+        """What lies between products."""
         tower, vision = model.vision_tower, config.vision_config
         self.heads = vision.num_attention_heads
         patches = (vision.image_size // vision.patch_size) ** 2 + 1
         tile_bytes = patches * (6 * vision.hidden_size + 2 * vision.intermediate_size) * dtype.itemsize
-        self.tiles_at_once = tiles_at_once(device, tile_bytes)
+        self.tiles_at_once = tiles_at_once(device, tile_bytes) if kernels is None else _TILES_IN_KERNELS
         passes = quantize == "int8" and kernels is None
         self.rows_at_once = _ROWS_IN_8_BITS if passes else _ALL_ROWS
         chosen = config.vision_feature_layer
@@ -93,7 +98,7 @@ class Vision:
         weights.release(embeddings)
         if norm is not None:
             weights.bring(norm)
-        self.norm = None if norm is None else _norm(norm, device, dtype)
+        self.norm = None if norm is None else _norm(norm, device, self.between)
         # silu(1.702 x) / 1.702 is quick_gelu(x): one pass over the activations, with 1.702 in the weights.
         self.quick = vision.hidden_act == "quick_gelu"
         self.activation = F.silu if self.quick else ACT2FN[vision.hidden_act]
@@ -175,21 +180,23 @@ class Vision:
     def project(self, features: Float[Tensor, "*tiles width"]) -> Float[Tensor, "*tiles out"]:
         """Features in the width of the decoder."""
         rows = self.project_activation(self.project_in(features.flatten(0, -2)))
-        return self.project_out(rows).view(*features.shape[:-1], -1)
+        return self.project_out(rows).view(*features.shape[:-1], -1).to(self.dtype)
 
     def tower(
         self, pixels: Float[Tensor, "tiles channels height width"]
     ) -> Float[Tensor, "tiles patches out"]:
         """Hidden states of the chosen layers, side by side."""
         parts = [self._pass(some) for some in torch.split(pixels, self.tiles_at_once)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype)
 
     def _pass(self, pixels: Tensor) -> Tensor:
         patches = F.conv2d(pixels.to(self.dtype), self.patch_weight, self.patch_bias, stride=self.stride)
         hidden = patches.flatten(2).transpose(1, 2)
         if self.class_token is not None:
             hidden = torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)
-        hidden = (hidden + self.positions).contiguous()  # several tiles without a class token are not
+        hidden = (
+            (hidden + self.positions).to(self.between).contiguous()
+        )  # tiles without a class token are not
         if self.norm is not None:
             hidden = self.norm(hidden)
         found = {0: hidden.clone()} if 0 in self.chosen else {}
@@ -206,10 +213,13 @@ class Vision:
         rows = hidden.view(-1, width)
         norm, product = layer.norm_before_attention, layer.query_key_value
         heads = (
-            product.after_layer_norm(rows, norm) if isinstance(product, Int8Kernels) else product(norm(rows))
+            product.after_layer_norm(rows, norm) if isinstance(product, NativeLinear) else product(norm(rows))
         )
-        attended = self._attended(heads.view(tiles, patches, 3, self.heads, -1))
-        layer.attention_out.onto(attended.view(-1, width), rows)
+        attended = self._attended(heads.view(tiles, patches, 3, self.heads, -1)).view(-1, width)
+        if layer.behind is not None:
+            layer.behind(attended, rows)
+            return
+        layer.attention_out.onto(attended, rows)
         for some in torch.split(rows, self.rows_at_once):
             self._mlp(layer, some)
 
@@ -219,25 +229,17 @@ class Vision:
         if self.kernels is None:
             query, key, value = heads.permute(2, 0, 3, 1, 4)
             return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        found = []
-        for tile in heads:
+        tiles, patches, _, count, width = heads.shape
+        attended = torch.empty((tiles, patches, count, width), dtype=heads.dtype)
+        for tile, out in zip(heads, attended, strict=True):
             query, key, value = tile.unbind(1)
-            attended, _ = self.kernels.attend(
-                query,
-                key.transpose(0, 1),
-                value.transpose(0, 1),
-                sums=False,
-                wide=self.dtype is torch.float32,
-            )
-            found.append(attended.flatten(1))
-        return found[0][None] if len(found) == 1 else torch.stack(found)
+            self.kernels.attend(query, key.transpose(0, 1), value.transpose(0, 1), sums=False, out=out)
+        return attended.flatten(2)
 
     def _mlp(self, layer: _Layer, rows: Tensor) -> None:
         """Norm, product, activation and product, added in place."""
         up, down, norm = layer.up, layer.down, layer.norm_before_mlp
-        if isinstance(up, Int8Kernels) and isinstance(down, Int8Kernels) and self.kind is not None:
-            down.onto_raw(up.raw(Raw(rows), Kind.LAYER_NORM, Norm.of(norm)), self.kind, rows)
-        elif isinstance(up, PackedLinear) and self.quick:
+        if isinstance(up, PackedLinear) and self.quick:
             down.onto(up(norm(rows), after="swish"), rows)
         else:
             inner = up(norm(rows))
@@ -246,9 +248,9 @@ class Vision:
     def _layer(self, layer: Any, quantize: Quantize) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
         stretch = _QUICK if self.quick else 1.0
-        return _Layer(
-            norm_before_attention=_norm(layer.layer_norm1, self.device, self.dtype),
-            norm_before_mlp=_norm(layer.layer_norm2, self.device, self.dtype),
+        made = _Layer(
+            norm_before_attention=_norm(layer.layer_norm1, self.device, self.between),
+            norm_before_mlp=_norm(layer.layer_norm2, self.device, self.between),
             query_key_value=self._product(
                 attention.q_proj,
                 attention.k_proj,
@@ -260,6 +262,9 @@ class Vision:
             up=self._product(mlp.fc1, quantize=quantize, weight_by=stretch, bias_by=stretch),
             down=self._product(mlp.fc2, quantize=quantize, weight_by=1 / stretch, zero_point=MOSTLY_POSITIVE),
         )
+        norm = Norm.of(made.norm_before_mlp)
+        made.behind = Behind.of(made.attention_out, norm, made.up, self.kind, made.down)
+        return made
 
     def _product(
         self,

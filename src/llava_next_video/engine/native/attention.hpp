@@ -23,6 +23,7 @@ struct Shape {
 
 constexpr int TILE = 6;      // query rows whose sums fit into registers, beside
 constexpr int BLOCK = 64;    // so many keys, or features of the values
+constexpr int ROWS = 2 * TILE;  // that look at a block before the next one is fetched
 constexpr float LN2 = 0.6931471805599453f;
 
 // The product of a tile of rows with N vectors of columns. Both sides hold pairs of bfloat16; each row of the
@@ -45,18 +46,10 @@ inline void product(const uint32_t* left, int64_t left_step, const uint32_t* rig
         for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * out_step + n * LANES, sums[row][n]);
 }
 
-// Calls `what` with the number of vectors (1 to 4) as a constant.
-template <class What>
-inline void with_vectors(int64_t count, What what) {
-    if (count == 4) what(std::integral_constant<int, 4>{});
-    else if (count == 3) what(std::integral_constant<int, 3>{});
-    else if (count == 2) what(std::integral_constant<int, 2>{});
-    else what(std::integral_constant<int, 1>{});
-}
-
 // Keys and values of one head, as the products want them: pairs of features (of keys) side by side.
 struct Packed {
-    std::vector<uint32_t> keys, values;
+    Buffer<uint32_t> keys_buffer, values_buffer;
+    uint32_t *keys, *values;
     int64_t half, wide;  // pairs of features of a key; features of a value, filled up to whole vectors
 
     template <class K>
@@ -64,14 +57,16 @@ struct Packed {
         half = (width + 1) / 2;
         wide = whole(width, LANES);
         const int64_t padded = whole(count, LANES);
-        keys.assign(padded * half, 0);
-        values.assign(padded / 2 * wide, 0);
+        keys = keys_buffer.hold(padded * half);
+        values = values_buffer.hold(padded / 2 * wide);
+        std::fill_n(keys, padded * half, 0);
+        std::fill_n(values, padded / 2 * wide, 0);
         std::vector<bf16> row(2 * half, 0);
         for (int64_t k = 0; k < count; k++) {
             const int64_t start = k / BLOCK * BLOCK, many = std::min<int64_t>(BLOCK, padded - start);
             to_bf16(key + k * lie.token, row.data(), width);
             const auto* pairs = reinterpret_cast<const uint32_t*>(row.data());
-            uint32_t* to = keys.data() + start * half + (k - start);
+            uint32_t* to = keys + start * half + (k - start);
             for (int64_t pair = 0; pair < half; pair++) to[pair * many] = pairs[pair];
         }
         std::vector<bf16> even(wide, 0), odd(wide, 0);
@@ -79,7 +74,7 @@ struct Packed {
             to_bf16(value + k * lie.token, even.data(), width);
             if (k + 1 < count) to_bf16(value + (k + 1) * lie.token, odd.data(), width);
             else std::fill(odd.begin(), odd.end(), 0);
-            uint32_t* to = values.data() + k / 2 * wide;
+            uint32_t* to = values + k / 2 * wide;
             for (int64_t w = 0; w < wide; w += LANES) {
                 const auto low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(even.data() + w)));
                 const auto high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(odd.data() + w)));
@@ -102,20 +97,20 @@ inline float shares_of(const float* scores, S* shares, int64_t seen, int64_t pad
         const auto share = _mm512_maskz_mov_ps(
             lanes(seen - k), exp2(_mm512_fmadd_ps(_mm512_loadu_ps(scores + k), times, minus)));
         sum = _mm512_add_ps(sum, share);
-        store(shares + k, 0xFFFF, share);
+        store(shares + k, All{}, share);
     }
     return _mm512_reduce_add_ps(sum);
 }
 
 struct Scratch {
     Packed packed;
-    std::vector<float> scores, out;
-    std::vector<bf16> shares, queries;
+    Buffer<float> scores, out;
+    Buffer<bf16> shares, queries;
 };
 
 // Rows `begin` to `end` of one head of the keys; the query heads that share it are rows of their own.
-template <class Q, class K, class O>
-void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, O* out, float* sums,
+template <class Q, class K>
+void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, Q* out, float* sums,
                const Shape& shape, int64_t head, int64_t begin, int64_t end) {
     static thread_local Scratch scratch;
     const int64_t heads = shape.key_heads * shape.group;
@@ -126,53 +121,48 @@ void some_rows(const Q* queries, Lie asked, const K* key, const K* value, Lie li
     Packed& packed = scratch.packed;
     packed.pack(key + head * lie.head, value + head * lie.head, lie, most, shape.width);
     const int64_t half = packed.half, wide = packed.wide, padded = whole(most, LANES);
-    scratch.scores.resize(TILE * padded);
-    scratch.shares.resize(TILE * padded);
-    scratch.out.resize(TILE * wide);
-    scratch.queries.assign(TILE * half * 2, 0);
-    for (int64_t first = begin; first < end; first += TILE) {
-        const int64_t rows = std::min<int64_t>(TILE, end - first), in_reach = seen_by(first + rows - 1);
-        const int64_t reach = whole(in_reach, LANES);
+    float *scores = scratch.scores.hold(ROWS * padded), *mixed = scratch.out.hold(ROWS * wide);
+    bf16 *shares = scratch.shares.hold(ROWS * padded), *asking = scratch.queries.hold(ROWS * half * 2);
+    std::fill_n(asking, ROWS * half * 2, 0);
+    for (int64_t first = begin; first < end; first += ROWS) {
+        const int64_t rows = std::min<int64_t>(ROWS, end - first), filled = whole(rows, TILE);
+        const int64_t reach = whole(seen_by(first + rows - 1), LANES);
         for (int64_t row = 0; row < rows; row++) {
             const int64_t token = (first + row) / shape.group, query = head * shape.group + (first + row) % shape.group;
-            to_bf16(queries + token * asked.token + query * asked.head, scratch.queries.data() + row * half * 2,
-                    shape.width);
+            to_bf16(queries + token * asked.token + query * asked.head, asking + row * half * 2, shape.width);
         }
-        const auto* pairs = reinterpret_cast<const uint32_t*>(scratch.queries.data());
         for (int64_t k = 0; k < reach; k += BLOCK) {
             // The last block of all is packed as narrow as it is; the last one in reach may be wider than needed.
             const int64_t vectors = std::min<int64_t>(BLOCK, padded - k) / LANES;
-            with_vectors(vectors, [&](auto n) {
-                product<n.value>(pairs, half, packed.keys.data() + k * half, n.value * LANES, half,
-                                 scratch.scores.data() + k, padded);
-            });
+            for (int64_t row = 0; row < filled; row += TILE)
+                with_largest<4, 3, 2, 1>(vectors, [&](auto n) {
+                    product<n.value>((const uint32_t*)asking + row * half, half, packed.keys + k * half, n.value * LANES,
+                                     half, scores + row * padded + k, padded);
+                });
         }
-        float divide[TILE], largest[TILE];
-        for (int64_t row = 0; row < TILE; row++) {
-            const int64_t seen = row < rows ? seen_by(first + row) : 0;
-            divide[row] = shares_of(scratch.scores.data() + row * padded, scratch.shares.data() + row * padded, seen,
+        float divide[ROWS], largest[ROWS];
+        for (int64_t row = 0; row < filled; row++)
+            divide[row] = shares_of(scores + row * padded, shares + row * padded, row < rows ? seen_by(first + row) : 0,
                                     reach, shape.scale / LN2, largest[row]);
-        }
-        const auto* shares = reinterpret_cast<const uint32_t*>(scratch.shares.data());
-        for (int64_t w = 0; w < wide; w += BLOCK) {
-            with_vectors(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
-                product<n.value>(shares, padded / 2, packed.values.data() + w, wide, reach / 2,
-                                 scratch.out.data() + w, wide);
-            });
-        }
+        for (int64_t w = 0; w < wide; w += BLOCK)
+            for (int64_t row = 0; row < filled; row += TILE)
+                with_largest<4, 3, 2, 1>(std::min<int64_t>(BLOCK, wide - w) / LANES, [&](auto n) {
+                    product<n.value>((const uint32_t*)(shares + row * padded), padded / 2, packed.values + w, wide, reach / 2,
+                                     mixed + row * wide + w, wide);
+                });
         for (int64_t row = 0; row < rows; row++) {
             const int64_t token = (first + row) / shape.group, query = head * shape.group + (first + row) % shape.group;
             const __m512 by = _mm512_set1_ps(1 / divide[row]);
             for (int64_t w = 0; w < shape.width; w += LANES)
                 store(out + (token * heads + query) * shape.width + w, lanes(shape.width - w),
-                      _mm512_mul_ps(_mm512_loadu_ps(scratch.out.data() + row * wide + w), by));
+                      _mm512_mul_ps(_mm512_loadu_ps(mixed + row * wide + w), by));
             if (sums) sums[token * heads + query] = largest[row] * LN2 + std::log(divide[row]);
         }
     }
 }
 
-template <class Q, class K, class O>
-void attend(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, O* out, float* sums,
+template <class Q, class K>
+void attend(const Q* queries, Lie asked, const K* key, const K* value, Lie lie, Q* out, float* sums,
             const Shape& shape, int threads) {
     const int64_t rows = shape.rows * shape.group;
     // Every part packs the keys for itself, which is little beside the work of so many rows.

@@ -4,91 +4,32 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
-from jaxtyping import Float, Int, Int8, UInt8
-from torch import Tensor, nn
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from llava_next_video.engine.native.panels import address
+from llava_next_video.engine.native.structs import BehindStruct, DecoderStruct, ProductStruct
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-_INPUT = (
-    *(_INT, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER),
-    *(_FLOAT, _LONG, _LONG, _INT),
-)
 _ARGUMENTS = {
     "attend": (
-        *(_INT, _INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER),
+        *(_INT, _INT, _POINTER, _LONG, _LONG, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER),
         *(_LONG, _LONG, _LONG, _LONG, _LONG, _FLOAT, _LONG, _INT),
     ),
     "attend_alone": (
         *(_INT, _POINTER, _POINTER, _POINTER, _LONG, _POINTER, _LONG, _POINTER),
         *(_LONG, _LONG, _LONG, _FLOAT, _INT),
     ),
-    "quantise": (*_INPUT, _POINTER, _POINTER, _INT),
-    "settle": (_POINTER, _POINTER, _POINTER, _LONG, _LONG, _INT, _INT, _POINTER, _INT),
-    "few": (*_INPUT, _POINTER, _POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER, _INT),
+    "multiply": (_POINTER, _INT, _POINTER, _LONG, _INT, _INT, _POINTER, _INT),
+    "behind": (_POINTER, _INT, _POINTER, _POINTER, _LONG, _INT),
+    "place": (_POINTER, _LONG, _LONG, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _LONG, _INT),
+    "step": (
+        *(_POINTER, _POINTER, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
+        *(_POINTER, _LONG, _POINTER, _INT),
+    ),
 }
-
-
-class Kind(IntEnum):
-    """What happens to numbers before they are rounded; the order is that of `products.hpp`."""
-
-    PLAIN = 0
-    LAYER_NORM = 1
-    RMS_NORM = 2
-    SILU = 3
-    GELU_TANH = 4
-    GATED_SILU = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """Rows of numbers, each worth the `unit` of its row, plus a bias for each column."""
-
-    numbers: Float[Tensor, "rows width"]
-    unit: Float[Tensor, " rows"] | None = None
-    bias: Float[Tensor, " width"] | None = None
-
-    def shape(self, kind: Kind) -> tuple[int, int]:
-        """Rows and columns after what happens to the numbers."""
-        rows, width = self.numbers.shape
-        return rows, width // 2 if kind is Kind.GATED_SILU else width
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """A layer norm, or an RMS norm if there is no offset."""
-
-    weight: Float[Tensor, " width"]
-    epsilon: float
-    offset: Float[Tensor, " width"] | None = None
-
-    @property
-    def arguments(self) -> tuple[int, int | None, float]:
-        """What a kernel wants to know of it."""
-        return self.weight.data_ptr(), _address(self.offset), self.epsilon
-
-    @classmethod
-    def of(cls, norm: nn.LayerNorm) -> Norm:
-        """That of a module."""
-        return cls(norm.weight.float(), norm.eps, norm.bias.float())
-
-
-class Rows8:
-    """8-bit weights as the kernel for a few rows wants them, with the sum of each row."""
-
-    def __init__(
-        self,
-        rows: Int8[Tensor, "out width"],
-        scale: Float[Tensor, " out"],
-        bias: Float[Tensor, " out"] | None,
-    ) -> None:
-        self.rows, self.scale, self.bias = rows.contiguous(), scale, bias
-        self.sums = rows.sum(dim=1, dtype=torch.int32)
-        self.count = rows.shape[0]
-        self.addresses = tuple(_address(part) for part in (self.rows, scale, self.sums, bias))
-        """Where they lie: asked for so often that it is worth keeping."""
 
 
 class Kernels:
@@ -111,7 +52,7 @@ class Kernels:
         *,
         causal: bool = False,
         sums: bool = True,
-        wide: bool = False,
+        out: Float[Tensor, "rows heads width"] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention in bfloat16, and for each row and head the log of its sum.
 
@@ -121,23 +62,24 @@ class Kernels:
             values: The same, lying as the keys do.
             causal: The last token sees all keys, each one before it one less; otherwise all see all.
             sums: Give the logs.
-            wide: Give float32 whatever the queries are in.
+            out: Where to put it, in the precision of the queries; None: somewhere new.
         """
         rows, heads, width = queries.shape
         key_heads, count, _ = keys.shape
-        out = torch.empty((rows, heads, width), dtype=torch.float32 if wide else queries.dtype)
+        if out is None:
+            out = torch.empty((rows, heads, width), dtype=queries.dtype)
+        assert out.is_contiguous()
         logs = torch.empty(rows, heads) if sums else None
         self._library.attend(
             queries.dtype is torch.float32,
             keys.dtype is torch.float32,
-            out.dtype is torch.float32,
             queries.data_ptr(),
             *(queries.stride(0), queries.stride(1)),
             keys.data_ptr(),
             values.data_ptr(),
             *(keys.stride(1), keys.stride(0)),
             out.data_ptr(),
-            _address(logs),
+            address(logs),
             *(rows, count, key_heads, heads // key_heads, width),
             width**-0.5,
             rows - 1 if causal else -1,
@@ -174,73 +116,106 @@ class Kernels:
         )
         return out
 
-    def quantise(
-        self, raw: Raw, kind: Kind, zero_point: int, norm: Norm | None = None
-    ) -> tuple[UInt8[Tensor, "rows width"], Float[Tensor, " rows"]]:
-        """Rows in unsigned 8 bits and what a step of each is worth, after what `kind` says."""
-        rows, width = raw.shape(kind)
-        out, unit = torch.empty((rows, width), dtype=torch.uint8), torch.empty(rows)
-        self._library.quantise(
-            *_input(raw, kind, zero_point, norm), out.data_ptr(), unit.data_ptr(), torch.get_num_threads()
-        )
-        return out, unit
-
-    def settle(self, raw: Raw, out: Float[Tensor, "rows width"], *, add: bool = False) -> Tensor:
-        """The numbers that `raw` stands for, in `out` (float32 or bfloat16), or added to it."""
-        assert out.is_contiguous()
-        assert out.shape == raw.numbers.shape
-        self._library.settle(
-            raw.numbers.data_ptr(),
-            _address(raw.unit),
-            _address(raw.bias),
-            *raw.numbers.shape,
-            add,
-            out.dtype is torch.float32,
-            out.data_ptr(),
-            torch.get_num_threads(),
-        )
-        return out
-
-    def few(
+    def multiply(
         self,
-        raw: Raw,
-        kind: Kind,
-        zero_point: int,
-        norm: Norm | None,
-        weights: Rows8,
+        product: ProductStruct,
+        x: Float[Tensor, "rows width"],
         out: Float[Tensor, "rows out"],
         *,
         add: bool = False,
     ) -> Float[Tensor, "rows out"]:
-        """The product of a few rows, rounded as `quantise` rounds them, in `out`, or added to it."""
+        """The product of each row after what stands before it, in `out`, or added to it."""
+        x = x.contiguous()
         assert out.is_contiguous()
-        assert out.dtype is torch.float32
-        self._library.few(
-            *_input(raw, kind, zero_point, norm),
-            *weights.addresses,
-            weights.count,
+        self._library.multiply(
+            ctypes.byref(product),
+            x.dtype is torch.float32,
+            x.data_ptr(),
+            len(x),
+            out.dtype is torch.float32,
             add,
             out.data_ptr(),
             torch.get_num_threads(),
         )
         return out
+
+    def behind(
+        self,
+        layer: BehindStruct,
+        attended: Float[Tensor, "rows heads"],
+        hidden: Float[Tensor, "rows width"],
+    ) -> Float[Tensor, "rows width"]:
+        """What stands behind attention in a layer, in `hidden`, which is in float32."""
+        assert attended.is_contiguous()
+        assert hidden.is_contiguous()
+        assert hidden.dtype is torch.float32
+        self._library.behind(
+            ctypes.byref(layer),
+            attended.dtype is torch.float32,
+            attended.data_ptr(),
+            hidden.data_ptr(),
+            len(hidden),
+            torch.get_num_threads(),
+        )
+        return hidden
+
+    def place(
+        self,
+        queries: Float[Tensor, "rows heads width"],
+        keys_values: Float[Tensor, "rows both width"],
+        turns: Complex[Tensor, "rows half"],
+        slots: Int[Tensor, " rows"],
+        store: Float[Tensor, "2 key_heads slots width"],
+    ) -> None:
+        """Turn queries and keys in place; put keys and values into their slots of one layer, in bfloat16.
+
+        In each row keys stand behind the queries, and values behind the keys.
+        """
+        rows, heads, width = queries.shape
+        _, key_heads, all_slots, _ = store.shape
+        assert keys_values.data_ptr() == queries.data_ptr() + heads * width * queries.element_size()
+        assert queries.stride() == ((heads + 2 * key_heads) * width, width, 1)
+        assert turns.is_contiguous()
+        self._library.place(
+            queries.data_ptr(),
+            *(rows, heads, key_heads, width),
+            *(turns.data_ptr(), slots.data_ptr(), store.data_ptr(), all_slots),
+            torch.get_num_threads(),
+        )
+
+    def step(
+        self,
+        decoder: DecoderStruct,
+        store: Float[Tensor, "layers 2 key_heads slots head_width"],
+        hidden: Float[Tensor, "rows width"],
+        turns: Complex[Tensor, "rows half"],
+        slots: Int[Tensor, " rows"],
+        looks: Int[Tensor, "looks 3"],
+        logits: Float[Tensor, "rows vocabulary"],
+    ) -> Float[Tensor, "rows vocabulary"]:
+        """All layers for rows that each belong to another request; what stands in `hidden` is lost.
+
+        The store is in bfloat16. Keys and values of each row go into its slot before any row looks at slots;
+        the looks (row, first slot, end) of a row follow each other, and each row has one.
+        """
+        assert hidden.is_contiguous()
+        assert turns.is_contiguous()
+        self._library.step(
+            ctypes.byref(decoder),
+            store.data_ptr(),
+            store.shape[3],
+            hidden.data_ptr(),
+            turns.data_ptr(),
+            slots.data_ptr(),
+            len(hidden),
+            looks.data_ptr(),
+            len(looks),
+            logits.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return logits
 
 
 def looks(alone: Sequence[tuple[int, int, int]]) -> Int[Tensor, "rows 3"]:
     """What single tokens look at, as `attend_alone` wants it."""
     return torch.tensor(alone, dtype=torch.int64).view(-1, 3)
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _input(raw: Raw, kind: Kind, zero_point: int, norm: Norm | None) -> tuple[int | float | None, ...]:
-    assert raw.numbers.is_contiguous()
-    assert raw.numbers.dtype is torch.float32
-    return (
-        *(int(kind), raw.numbers.data_ptr(), _address(raw.unit), _address(raw.bias)),
-        *((None, None, 0.0) if norm is None else norm.arguments),
-        *raw.shape(kind),
-        zero_point,
-    )

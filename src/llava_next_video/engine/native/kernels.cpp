@@ -1,29 +1,25 @@
 // Kernels for processors with AVX512-BF16 and VNNI, called with addresses and sizes.
-#include "alone.hpp"
-#include "attention.hpp"
-#include "products.hpp"
+#include "generate.hpp"
 
 using attention::Lie;
 using attention::Shape;
 
 extern "C" {
 
-void attend(int wide_queries, int wide_keys, int wide_out, const void* queries, int64_t query_token, int64_t query_head,
+void attend(int wide_queries, int wide_keys, const void* queries, int64_t query_token, int64_t query_head,
             const void* key, const void* value, int64_t key_token, int64_t key_head, void* out, float* sums,
             int64_t rows, int64_t keys, int64_t key_heads, int64_t group, int64_t width, float scale,
             int64_t hidden, int threads) {
     const Shape shape{rows, keys, key_heads, group, width, scale, hidden};
     const Lie asked{query_token, query_head}, lie{key_token, key_head};
-    const auto run = [&](auto query_kind, auto key_kind, auto out_kind) {
+    const auto run = [&](auto query_kind, auto key_kind) {
         using Q = decltype(query_kind);
         using K = decltype(key_kind);
-        using O = decltype(out_kind);
-        attention::attend((const Q*)queries, asked, (const K*)key, (const K*)value, lie, (O*)out, sums, shape, threads);
+        attention::attend((const Q*)queries, asked, (const K*)key, (const K*)value, lie, (Q*)out, sums, shape, threads);
     };
-    if (!wide_out) run(bf16{}, bf16{}, bf16{});
-    else if (!wide_queries) run(bf16{}, bf16{}, float{});
-    else if (wide_keys) run(float{}, float{}, float{});
-    else run(float{}, bf16{}, float{});
+    if (!wide_queries) run(bf16{}, bf16{});
+    else if (wide_keys) run(float{}, float{});
+    else run(float{}, bf16{});
 }
 
 void attend_alone(int wide_queries, const void* queries, const bf16* keys, const bf16* values, int64_t slots,
@@ -35,25 +31,28 @@ void attend_alone(int wide_queries, const void* queries, const bf16* keys, const
     else alone::attend((const bf16*)queries, keys, values, at, count, (bf16*)out, shape, threads);
 }
 
-void quantise(int kind, const float* numbers, const float* unit_before, const float* bias_before, const float* norm,
-              const float* offset, float epsilon, int64_t rows, int64_t width, int zero_point, uint8_t* out, float* unit,
+void multiply(const rows::Product* product, int wide_in, const void* from, int64_t count, int wide, int add, void* to,
               int threads) {
-    const products::Raw raw{numbers, unit_before, bias_before};
-    products::quantise({(products::Kind)kind, raw, norm, offset, epsilon, rows, width, zero_point}, out, unit, threads);
+    const rows::Target target{to, product->weights.out, wide != 0, add != 0};
+    if (wide_in) rows::multiply(*product, (const float*)from, count, target, threads);
+    else rows::multiply(*product, (const bf16*)from, count, target, threads);
 }
 
-void settle(const float* numbers, const float* unit, const float* bias, int64_t rows, int64_t width, int add, int wide,
-            void* out, int threads) {
-    if (wide) products::settle<float>({numbers, unit, bias}, rows, width, add, (float*)out, threads);
-    else products::settle<bf16>({numbers, unit, bias}, rows, width, add, (bf16*)out, threads);
+void behind(const rows::Behind* layer, int wide, const void* attended, float* hidden, int64_t count, int threads) {
+    if (wide) rows::behind(*layer, (const float*)attended, hidden, count, threads);
+    else rows::behind(*layer, (const bf16*)attended, hidden, count, threads);
 }
 
-void few(int kind, const float* numbers, const float* unit_before, const float* bias_before, const float* norm,
-         const float* offset, float epsilon, int64_t rows, int64_t width, int zero_point, const int8_t* weight,
-         const float* scale, const int32_t* sums, const float* bias, int64_t out_width, int add, float* out,
-         int threads) {
-    const products::Raw raw{numbers, unit_before, bias_before};
-    products::few({(products::Kind)kind, raw, norm, offset, epsilon, rows, width, zero_point},
-                  {weight, scale, sums, bias, out_width, width}, add, out, threads);
+void place(float* heads, int64_t rows, int64_t queries, int64_t keys, int64_t width, const float* turns,
+           const int64_t* at, bf16* store, int64_t slots, int threads) {
+    const generate::Heads kinds{queries, keys, width};
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows; row++)
+        generate::place(heads + row * kinds.all(), turns + row * width, at[row], kinds, store, slots);
+}
+
+void step(const generate::Decoder* decoder, bf16* store, int64_t all_slots, float* hidden, const float* turns,
+          const int64_t* slots, int64_t rows, const int64_t* looks, int64_t count, float* logits, int threads) {
+    generate::run(*decoder, {store, all_slots}, {hidden, turns, slots, rows}, (const alone::Look*)looks, count, logits, threads);
 }
 }

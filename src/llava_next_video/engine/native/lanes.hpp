@@ -5,8 +5,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
+#include <vector>
 
 using bf16 = uint16_t;
+
+// Loops over registers: the compiler keeps arrays of vectors in them only where it unrolls all.
+#define UNROLL _Pragma("GCC unroll 16")
 
 constexpr int64_t LANES = 16;
 
@@ -16,6 +21,51 @@ inline int64_t whole(int64_t count, int64_t step) { return (count + step - 1) / 
 inline __mmask16 lanes(int64_t left) {
     return left >= LANES ? 0xFFFF : left <= 0 ? 0 : __mmask16((1u << left) - 1);
 }
+
+// Calls `what` with the largest of some numbers that is not above `most`, as a constant; they fall down to 1.
+template <int... NUMBERS, class What>
+inline void with_largest(int64_t most, What what) {
+    (void)((most >= NUMBERS && (what(std::integral_constant<int, NUMBERS>{}), true)) || ...);
+}
+
+// Room for numbers that begins with a cache line, so that no vector lies in two.
+template <class T>
+class Buffer {
+    struct alignas(64) Line {
+        char bytes[64];
+    };
+    std::vector<Line> lines;
+
+public:
+    T* hold(int64_t count) {
+        const size_t wanted = (count * sizeof(T) + sizeof(Line) - 1) / sizeof(Line);
+        if (lines.size() < wanted) lines.resize(wanted);
+        return data();
+    }
+    T* data() { return (T*)lines.data(); }
+    const T* data() const { return (const T*)lines.data(); }
+};
+
+// All lanes: masks cost where they are not needed.
+struct All {};
+
+// Calls `what` for each sixteen of `count` numbers with where they begin and which lanes they fill.
+template <class What>
+inline void each(int64_t count, What what) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) what(i, All{});
+    if (i < count) what(i, lanes(count - i));
+}
+
+inline __m512 load(const float* from, All) { return _mm512_loadu_ps(from); }
+
+inline __m512 load(const bf16* from, All) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16));
+}
+
+inline void store(float* to, All, __m512 numbers) { _mm512_storeu_ps(to, numbers); }
+
+inline void store(bf16* to, All, __m512 numbers) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(numbers)); }
 
 inline __m512 load(const float* from, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, from); }
 
@@ -32,19 +82,18 @@ inline void store(bf16* to, __mmask16 mask, __m512 numbers) {
 
 template <class T>
 inline void to_bf16(const T* from, bf16* to, int64_t count) {
-    for (int64_t i = 0; i < count; i += LANES) store(to + i, lanes(count - i), load(from + i, lanes(count - i)));
+    each(count, [&](int64_t i, auto mask) { store(to + i, mask, load(from + i, mask)); });
 }
 
-// 2 to the power of numbers that are not above 127; 3e-6 off at most (Taylor series around the next integer).
+// 2 to the power of numbers that are not above 127; 3e-6 off at most: the best polynomial of degree 4 around
+// the next integer.
 inline __m512 exp2(__m512 power) {
-    power = _mm512_max_ps(power, _mm512_set1_ps(-127));
     const auto near = _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const auto rest = _mm512_sub_ps(power, near);
-    auto sum = _mm512_set1_ps(1.3333558e-3f);
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(9.6181291e-3f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.5504109e-2f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(2.4022651e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(6.9314718e-1f));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1));
+    auto sum = _mm512_set1_ps(0.0095701f);
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(0.05591786f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(0.24024745f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(0.69312181f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(0.99999926f));
     return _mm512_scalef_ps(sum, near);
 }

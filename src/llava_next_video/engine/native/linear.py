@@ -1,7 +1,4 @@
-"""8-bit products whose surroundings take one pass each.
-
-Before them norm or activation, and rounding; behind them scales, bias and sum.
-"""
+"""Products in 8 bits or bfloat16 with what surrounds them, in one pass each."""
 
 from __future__ import annotations
 
@@ -9,78 +6,89 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llava_next_video.engine.native.calls import Kernels, Kind, Norm, Raw, Rows8
+from llava_next_video.engine.native.calls import Kernels
+from llava_next_video.engine.native.panels import Kind, Norm, Panels
+from llava_next_video.engine.native.structs import BehindStruct, ProductStruct
+from llava_next_video.engine.product import Product
 
-_FEW_ROWS = 8
 
+class NativeLinear:
+    """A matrix that kernels multiply: what comes in and goes out is float32 or bfloat16.
 
-class Int8Kernels:
-    """8-bit weights (a scale per row) and 8-bit activations (a scale per token), between kernels.
-
-    A product for many rows is torch's own. Its results are left as they come, with what they are worth beside
-    them, and whoever needs them next takes both in one pass.
+    Norms and activations before a product, rounding, scales, bias and sums are part of it.
     """
 
-    def __init__(
-        self,
-        kernels: Kernels,
-        rows: Tensor,
-        scale: Float[Tensor, " out"],
-        bias: Float[Tensor, " out"] | None,
-        zero_point: int,
-        out_dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.kernels = kernels
-        self.multiplications = self.weight_bytes = rows.numel()
-        self.packed = torch.ops.onednn.qlinear_prepack(rows, None)
-        self.zeros = torch.zeros(len(rows), dtype=torch.int32)
-        self.zero_point = zero_point
-        self.weights = Rows8(rows, scale, bias)
-        self.out_dtype = out_dtype
+    def __init__(self, kernels: Kernels, panels: Panels, out_dtype: torch.dtype = torch.float32) -> None:
+        self.kernels, self.panels, self.out_dtype = kernels, panels, out_dtype
+        self.multiplications = panels.out * panels.width
+        self.weight_bytes = panels.groups.nbytes
+        self._plain = panels.product()
 
     def __call__(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows out"]:
         """The product for each row."""
-        return self._settled(self.raw(Raw(x.float().contiguous())))
+        return self._new(self._plain, x)
 
     def after_norm(
         self, x: Float[Tensor, "rows width"], weight: Float[Tensor, " width"], epsilon: float
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after an RMS norm."""
-        return self._settled(self.raw(Raw(x), Kind.RMS_NORM, Norm(weight, epsilon)))
+        return self.after(x, Norm(weight, epsilon))
 
     def after_layer_norm(
         self, x: Float[Tensor, "rows width"], norm: nn.LayerNorm
     ) -> Float[Tensor, "rows out"]:
         """The product for each row after a layer norm."""
-        return self._settled(self.raw(Raw(x), Kind.LAYER_NORM, Norm.of(norm)))
+        return self.after(x, Norm.of(norm))
+
+    def after(self, x: Float[Tensor, "rows width"], norm: Norm) -> Float[Tensor, "rows out"]:
+        """The product for each row after a norm."""
+        return self._new(self.panels.product(norm=norm), x)
 
     def onto(
         self, x: Float[Tensor, "rows width"], sum: Float[Tensor, "rows out"]
     ) -> Float[Tensor, "rows out"]:
         """`sum` with the product of each row added."""
-        return self.onto_raw(Raw(x.float().contiguous()), Kind.PLAIN, sum)
+        return self.kernels.multiply(self._plain, x, sum, add=True)
 
-    def onto_raw(self, raw: Raw, kind: Kind, sum: Float[Tensor, "rows out"]) -> Float[Tensor, "rows out"]:
-        """The same for what `raw` stands for, after an activation."""
-        if raw.numbers.shape[0] <= _FEW_ROWS:
-            return self.kernels.few(raw, kind, self.zero_point, None, self.weights, sum, add=True)
-        return self.kernels.settle(self.raw(raw, kind), sum, add=True)
+    def _new(self, product: ProductStruct, x: Tensor) -> Tensor:
+        out = torch.empty(len(x), self.panels.out, dtype=self.out_dtype)
+        return self.kernels.multiply(product, x, out)
 
-    def raw(self, raw: Raw, kind: Kind = Kind.PLAIN, norm: Norm | None = None) -> Raw:
-        """The product as it comes, for whoever takes its scales and bias along."""
-        rows = raw.numbers.shape[0]
-        if rows <= _FEW_ROWS:
-            out = torch.empty(rows, self.weights.count)
-            return Raw(self.kernels.few(raw, kind, self.zero_point, norm, self.weights, out))
-        x, unit = self.kernels.quantise(raw, kind, self.zero_point, norm)
-        products = torch.ops.onednn.qlinear_pointwise(
-            *(x, 1.0, self.zero_point, self.packed, self.weights.scale, self.zeros, None, 1.0, 0),
-            *(torch.float32, "none", [], ""),
+
+class Behind:
+    """What stands behind attention in a layer: its product and the MLP, a few rows at a time.
+
+    Args:
+        out: The product of what attention gives.
+        norm: Before the MLP.
+        up: Into the MLP.
+        kind: Its activation.
+        down: Out of it.
+    """
+
+    def __init__(
+        self, out: NativeLinear, norm: Norm, up: NativeLinear, kind: Kind, down: NativeLinear
+    ) -> None:
+        self._parts = out, norm, up, down  # the struct names only where they lie
+        self._kernels = out.kernels
+        self.struct = BehindStruct(
+            out.panels.product(), up.panels.product(norm=norm), down.panels.product(kind)
         )
-        return Raw(products, unit, self.weights.bias)
 
-    def _settled(self, raw: Raw) -> Tensor:
-        if raw.unit is None and self.out_dtype is torch.float32:
-            return raw.numbers
-        out = torch.empty(raw.numbers.shape, dtype=self.out_dtype)
-        return self.kernels.settle(raw, out)
+    @classmethod
+    def of(cls, out: Product, norm: Norm, up: Product, kind: Kind | None, down: Product) -> Behind | None:
+        """The same, or None where kernels do not compute all of it."""
+        if (
+            isinstance(out, NativeLinear)
+            and isinstance(up, NativeLinear)
+            and isinstance(down, NativeLinear)
+            and kind is not None
+        ):
+            return cls(out, norm, up, kind, down)
+        return None
+
+    def __call__(
+        self, attended: Float[Tensor, "rows heads"], hidden: Float[Tensor, "rows width"]
+    ) -> Float[Tensor, "rows width"]:
+        """`hidden` after the layer, in place."""
+        return self._kernels.behind(self.struct, attended, hidden)

@@ -42,8 +42,8 @@ class EngineSettings:
         few_rows: On a GPU, who multiplies up to 16 rows with weights as they are. `measured`: torch or a
             kernel of ours, whichever is faster for the size; `torch` or `own`: always that one, so that
             rounding is the same in every process.
-        native: On a CPU, compute with kernels in C++ what is in bfloat16 or 8 bits; they are compiled when
-            first used. None: where there are a compiler and a processor with AVX512-BF16 and VNNI.
+        native: On a CPU, compute with kernels in C++ what is in bfloat16 or 8 bits, and keep in float32 what
+            lies between products; they are compiled when first used. None: where there are a compiler and a processor with AVX512-BF16 and VNNI.
         graphs: On a GPU, replay steps that only generate as one recorded graph.
     """
 

@@ -73,7 +73,7 @@ def settle_folder(folder: Path) -> None:
 
 
 def share_tree(folder: Path) -> None:
-    """Let those read all files of a folder who may read the folder: safetensors writes for the owner alone."""
+    """Let those read all files of a folder who may read it: safetensors writes for the owner alone."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(folder.stat().st_mode & 0o666)

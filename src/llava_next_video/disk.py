@@ -72,6 +72,13 @@ def settle_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def share_tree(folder: Path) -> None:
+    """Let those read all files of a folder who may read it: safetensors writes for the owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(folder.stat().st_mode & 0o666)
+
+
 def settle_tree(folder: Path) -> None:
     """Wait until the disk has all files of a folder, and their names."""
     for path in folder.rglob("*"):

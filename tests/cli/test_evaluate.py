@@ -89,3 +89,27 @@ def test_the_list_names_every_benchmark_with_columns_protocols_and_sources(
     assert "videomme: question_id, videoID, question, options, answer" in printed
     assert "  --protocol lmms-eval (ranked-letter): lmms-eval 0.7, tasks/videomme, `default`" in printed
     assert "(judge: correctness, judge: detail, judge: context)" in printed
+
+
+def test_the_answers_of_the_world_can_be_kept_and_add_up_to_the_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, answers = tmp_path / "scores.json", tmp_path / "answers.jsonl"
+    common = ("world", "--clips", "1", "--images", "1", "--frames", "4", "--seed", "5")
+    code, _, _ = told(capsys, monkeypatch, *common, "--out", scores, "--answers", answers)
+    assert code == 0
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    counted = json.loads(scores.read_text())["scores"]
+    for group, families in counted.items():
+        for family, (right, asked) in families.items():
+            mine = [row for row in rows if (row["group"], row["family"]) == (group, family)]
+            assert [sum(row["answer"] == row["truth"] for row in mine), len(mine)] == [right, asked]
+    assert len(rows) == sum(asked for families in counted.values() for _, asked in families.values())
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, refused = told(capsys, monkeypatch, "world", "--out", tmp_path / "gone" / "scores.json")
+    assert code == 1
+    assert f"there is no folder {tmp_path / 'gone'}; make it first" in refused

@@ -165,6 +165,7 @@ def test_the_truth_of_the_world_judges_without_a_model(
     assert judge.judge(question, "A red star moves left and a blue ring shrinks.").score == pytest.approx(
         1 + 4 / 3
     )
+    assert judge.judge(question, "A blue ring grows and a red star moves left.").score == 4.5
     assert judge.judge(question, "It is nice.").score == 1
     with pytest.raises(ConfigError, match="needs the true answer"):
         judge.refuse(replace(question, truth=None))

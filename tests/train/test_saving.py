@@ -43,6 +43,15 @@ def test_a_folder_that_is_written_again_is_the_old_or_the_new_one(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
+def test_weights_that_only_their_owner_could_read_are_as_open_as_their_folder(tmp_path: Path) -> None:
+    def private(folder: Path) -> None:
+        folder.chmod(0o750)
+        (folder / "weights").touch(mode=0o600)
+
+    write_whole(tmp_path / "final", private)
+    assert (tmp_path / "final" / "weights").stat().st_mode & 0o777 == 0o640
+
+
 def test_old_checkpoints_and_interrupted_saves_go(tmp_path: Path) -> None:
     for step in (2, 10, 9):
         write_whole(tmp_path / f"checkpoint-{step}", writes("x"))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -61,6 +62,18 @@ def test_a_longer_world_begins_with_the_shorter_one(tmp_path):
     assert long[:1] == short
     first, again = (tmp_path / name / "videos/000000.mp4" for name in "ab")
     assert first.read_bytes() == again.read_bytes()
+
+
+def test_a_world_of_some_families_asks_nothing_else_and_has_no_row_without_a_question(tmp_path):
+    families = frozenset({"size"})
+    rows = json.loads(
+        write_world(tmp_path, clips=12, images=0, seed=3, things=2, families=families).read_text()
+    )
+    spoken = [row["conversations"] for row in rows]
+    assert 0 < len(rows) < 12
+    assert sorted(path.name for path in (tmp_path / "videos").iterdir()) == [row["video"][7:] for row in rows]
+    words = re.compile(r"large|big|small")
+    assert all(words.search(turn["value"]) for turns in spoken for turn in turns[::2])
 
 
 def test_an_empty_world_is_an_empty_list(tmp_path):

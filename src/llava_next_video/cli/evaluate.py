@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +27,7 @@ from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
     from llava_next_video.evaluate import Judge
+    from llava_next_video.world import Question
 
 evaluate = typer.Typer(help="Examine a model.", no_args_is_help=True)
 
@@ -165,12 +166,33 @@ def world(
     out: Annotated[
         Path | None, typer.Option(help="Write the scores here (JSON).", show_default="nowhere")
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every question with truth and answer here (JSON lines).", show_default="nowhere"
+        ),
+    ] = None,
 ) -> None:
-    """Ask everything about scenes of the toy world; print a table of exact matches with 95 % intervals."""
+    """Ask everything about scenes of the toy world; print a table of exact matches with 95 % intervals.
+
+    Scenes and questions depend on the seed alone, so the answers of two models can be compared line by line.
+    """
     from llava_next_video.evaluate import examine_world
 
+    for path in (out, answers):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(f"{path}: there is no folder {path.parent}; make it first")
     assistant = load_assistant(model)
-    with _progress() as told:
+    with ExitStack() as stack:
+        told = stack.enter_context(_progress())
+        kept = None if answers is None else stack.enter_context(answers.open("w", encoding="utf-8"))
+
+        def heard(group: str, question: Question, answer: str) -> None:
+            if kept is not None:
+                row = {"group": group, "family": question.family, "question": question.text}
+                said = {"truth": question.answer, "answer": answer}
+                kept.write(json.dumps(row | said, ensure_ascii=False) + "\n")
+
         report = examine_world(
             assistant,
             clips=clips,
@@ -178,6 +200,7 @@ def world(
             seed=seed,
             frames=frames,
             told=lambda done: told(done, None),
+            heard=heard,
         )
     typer.echo(report.table())
     if out is not None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
+
+from llava_next_video.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llava_next_video.world.wordings import Family
 
 world = typer.Typer(help="Write pieces of the toy world: shapes that move, and the truth about them.")
 
@@ -20,6 +25,13 @@ def write(
     things: Annotated[
         int | None, typer.Option(help="Objects in each scene, 0 to 3.", show_default="1 to 3, few empty")
     ] = None,
+    families: Annotated[
+        str | None,
+        typer.Option(
+            help="Only questions of these families, e.g. choice,size; scenes that allow none are left out.",
+            show_default="all",
+        ),
+    ] = None,
 ) -> None:
     """Write clips and pictures with questions and answers, in LLaVA's JSON format."""
     from rich.console import Console
@@ -27,6 +39,7 @@ def write(
 
     from llava_next_video.world import write_world
 
+    wanted = None if families is None else _families(families)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("writing", total=clips + images)
@@ -37,6 +50,7 @@ def write(
             seed=seed,
             turns=turns,
             things=things,
+            families=wanted,
             told=lambda done: progress.update(task, completed=done),
         )
     typer.echo(path)
@@ -58,3 +72,14 @@ def film(
     scene, how, _ = clip_scene(seed, 0, things)
     take(scene, out, how)
     typer.echo(caption(scene, detailed=True))
+
+
+def _families(text: str) -> frozenset[Family]:
+    """The families of questions that a list names."""
+    from llava_next_video.world.wordings import Family
+
+    names, known = [name.strip() for name in text.split(",")], get_args(Family)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--families names {name!r}; known: {', '.join(known)}")
+    return frozenset(cast("Family", name) for name in names)

@@ -75,11 +75,13 @@ def examine_world(
     seed: int,
     frames: int = 8,
     told: Callable[[int], None] | None = None,
+    heard: Callable[[str, Question, str], None] | None = None,
 ) -> WorldReport:
     """Ask everything about so many fresh clips (a tenth of them empty, the rest 1 to 3 objects) and pictures.
 
     Pictures are asked about twice: as they are, and with the detail taken away that only tiles show (shrunk
-    to one tile and enlarged again). `told` is called with the number of answers so far.
+    to one tile and enlarged again). `told` is called with the number of answers so far, `heard` with
+    the group, the question and each answer.
 
     Raises:
         ConfigError: Nothing to examine.
@@ -97,6 +99,8 @@ def examine_world(
             right[group][question.family].append(answer.text == question.answer)
             if "caption" in question.family and scene.things and not scene.still:
                 stated[group] += judged(answer.text, scene)
+            if heard is not None:
+                heard(group, question, answer.text)
             if told is not None:
                 told(number + 1)
     return WorldReport(

@@ -12,6 +12,9 @@ from llava_next_video.feedback.rubric import HIGHEST, LOWEST, VERSION, judge_pro
 from llava_next_video.judging import UndecidedError
 from llava_next_video.world import truth_share
 
+OTHERWISE_SAID = 4.5
+"""What the world's judge gives at most to an answer that is not the truth to the letter."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -64,10 +67,14 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldJudge:
-    """The truth of the toy world: the share of facts that are right, or an answer right to the letter."""
+    """The truth of the toy world: the share of facts that are right, or an answer right to the letter.
+
+    A caption with every fact in another order than the world's (left to right), or in other words, comes
+    second to the true one.
+    """
 
     name: str = "world"
-    version: str = "facts-1"
+    version: str = "facts-2"
     at_once: int = 1
 
     def refuse(self, asked: Asked) -> None:
@@ -80,9 +87,12 @@ class WorldJudge:
         return ""
 
     def judge(self, asked: Asked, answer: str) -> Verdict:
-        """5 for the whole truth and nothing else, 1 for nothing of it."""
-        share = truth_share(answer, asked.truth or "")
-        return Verdict(score=LOWEST + (HIGHEST - LOWEST) * share, reply="")
+        """5 for the truth to the letter, 1 for nothing of it."""
+        truth = asked.truth or ""
+        score = LOWEST + (HIGHEST - LOWEST) * truth_share(answer, truth)
+        return Verdict(
+            score=score if answer.strip() == truth.strip() else min(score, OTHERWISE_SAID), reply=""
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from llava_next_video.disk import settle_folder, settle_tree
+from llava_next_video.disk import settle_folder, settle_tree, share_tree
 from llava_next_video.errors import CapacityError
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -39,6 +39,7 @@ def write_whole(
         write(partial)
         wait()
         if leads:
+            share_tree(partial)
             settle_tree(partial)
             put_in_place(partial, folder)
         wait()

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from llava_next_video.world.questions import Question, ask
 from llava_next_video.world.scene import Scene
+from llava_next_video.world.wordings import Family
 
 # "from" is a Python keyword, hence the call form.
 Turn = TypedDict("Turn", {"from": str, "value": str})
@@ -22,9 +23,11 @@ class Row(TypedDict, total=False):
     data_source: str
 
 
-def converse(scene: Scene, rng: random.Random, turns: int) -> tuple[Question, ...]:
-    """Up to so many questions about a scene, none asked twice."""
-    return tuple(ask(scene, rng)[:turns])
+def converse(
+    scene: Scene, rng: random.Random, turns: int, families: frozenset[Family] | None = None
+) -> tuple[Question, ...]:
+    """Up to so many questions about a scene, none asked twice; with `families` only those."""
+    return tuple(ask(scene, rng, families=families)[:turns])
 
 
 def llava_row(identity: str, medium: str, scene: Scene, questions: tuple[Question, ...]) -> Row:

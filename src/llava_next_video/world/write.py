@@ -23,6 +23,7 @@ from llava_next_video.world.conversations import Row, converse, llava_row
 from llava_next_video.world.draw import draw, to_bytes
 from llava_next_video.world.imagine import random_detail, random_scene
 from llava_next_video.world.scene import Scene
+from llava_next_video.world.wordings import Family
 
 _AT_ONCE = 16
 
@@ -89,12 +90,14 @@ def write_world(
     seed: int,
     turns: int = 6,
     things: int | None = None,
+    families: frozenset[Family] | None = None,
     told: Callable[[int], None] | None = None,
 ) -> Path:
     """Write `out/world.json` (LLaVA rows), `out/videos` and `out/images`; gives the path of the JSON file.
 
     Sample number `n` depends on the seed and `n` alone, so a longer world begins with the shorter one. `told`
-    is called with the number of samples written so far. A third of the pictures have fine patterns.
+    is called with the number of samples written so far. A third of the pictures have fine patterns. With
+    `families` only their questions are asked; a scene that allows none gets no row.
 
     Raises:
         ConfigError: A negative number of clips or images, or less than one turn.
@@ -107,7 +110,7 @@ def write_world(
     target = root / "world.json"
     with target.open("w", encoding="utf-8") as file:
         file.write("[")
-        for count, row in enumerate(_rows(root, clips, images, seed, turns, things), 1):
+        for count, row in enumerate(_rows(root, clips, images, seed, turns, things, families), 1):
             file.write(("\n" if count == 1 else ",\n") + json.dumps(row, ensure_ascii=False))
             if told is not None:
                 told(count)
@@ -131,17 +134,27 @@ def picture_scene(seed: int, number: int, things: int | None = None) -> tuple[Sc
     return scene, Size(height, width), rng
 
 
-def _rows(root: Path, clips: int, images: int, seed: int, turns: int, things: int | None) -> Iterator[Row]:
+def _rows(
+    root: Path,
+    clips: int,
+    images: int,
+    seed: int,
+    turns: int,
+    things: int | None,
+    families: frozenset[Family] | None,
+) -> Iterator[Row]:
     for number in range(clips):
         scene, how, rng = clip_scene(seed, number, things)
         name = f"videos/{number:06d}.mp4"
-        film(scene, root / name, how)
-        yield llava_row(f"clip-{number:06d}", name, scene, converse(scene, rng, rng.randint(1, turns)))
+        if questions := converse(scene, rng, rng.randint(1, turns), families):
+            film(scene, root / name, how)
+            yield llava_row(f"clip-{number:06d}", name, scene, questions)
     for number in range(images):
         scene, size, rng = picture_scene(seed, number, things)
         name = f"images/{number:06d}.png"
-        write_picture(scene, root / name, size)
-        yield llava_row(f"image-{number:06d}", name, scene, converse(scene, rng, rng.randint(1, turns)))
+        if questions := converse(scene, rng, rng.randint(1, turns), families):
+            write_picture(scene, root / name, size)
+            yield llava_row(f"image-{number:06d}", name, scene, questions)
 
 
 def _png(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:

@@ -43,7 +43,8 @@ class EngineSettings:
             kernel of ours, whichever is faster for the size; `torch` or `own`: always that one, so that
             rounding is the same in every process.
         native: On a CPU, compute with kernels in C++ what is in bfloat16 or 8 bits, and keep in float32 what
-            lies between products; they are compiled when first used. None: where there are a compiler and a processor with AVX512-BF16 and VNNI.
+            lies between products; they are compiled when first used. None: where there are a compiler and a
+            processor with AVX512-BF16 and VNNI.
         graphs: On a GPU, replay steps that only generate as one recorded graph.
     """
 

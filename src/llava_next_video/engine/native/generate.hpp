@@ -77,9 +77,9 @@ inline void run(const Decoder& decoder, const Store& store, const Batch& batch, 
     }
     rows::Room room;
     room.hold(rows, deepest);
-    Buffer<float> heads_, queries_, attended_, between_;
-    float *heads = heads_.hold(rows * all), *queries = queries_.hold(rows * asked);
-    float *attended = attended_.hold(rows * asked), *between = between_.hold(rows * widest);
+    Buffer<float> heads_room, queries_room, attended_room, between_room;
+    float *heads = heads_room.hold(rows * all), *queries = queries_room.hold(rows * asked);
+    float *attended = attended_room.hold(rows * asked), *between = between_room.hold(rows * widest);
     const Target onto{batch.hidden, width, true, true};
 #pragma omp parallel num_threads(threads)
     {

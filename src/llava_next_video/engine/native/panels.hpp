@@ -8,7 +8,7 @@ namespace panels {
 constexpr int64_t WIDE = 4;  // vectors of columns in a panel; the last one may be narrower
 constexpr int TALL = 6;      // rows whose sums with so many vectors fit into registers
 
-// As in weights.py. A group is four bytes: as many numbers of a row as one instruction multiplies at once.
+// As in structs.py. A group is four bytes: as many numbers of a row as one instruction multiplies at once.
 struct Weights {
     const int32_t* groups;       // for each panel: groups of all its columns side by side
     const float *scale, *bias;   // of each column; no scale for bfloat16, the bias may be missing

@@ -13,9 +13,9 @@ using panels::Rows;
 using panels::Target;
 using panels::Weights;
 
-enum Kind { PLAIN, LAYER_NORM, RMS_NORM, SILU, GELU_TANH, GATED_SILU };  // as in weights.py
+enum Kind { PLAIN, LAYER_NORM, RMS_NORM, SILU, GELU_TANH, GATED_SILU };  // as in panels.py
 
-// As in weights.py: a matrix and what stands before it.
+// As in structs.py: a matrix and what stands before it.
 struct Product {
     Weights weights;
     const float *norm, *offset;  // an RMS norm has no offset
@@ -202,7 +202,7 @@ void multiply(const Product& product, const T* from, int64_t count, const Target
     });
 }
 
-// What stands behind attention in a layer: its product, and the MLP, both added to `hidden`.
+// As in structs.py. What stands behind attention in a layer: its product, and the MLP, both added to `hidden`.
 struct Behind {
     Product out, up, down;
 };

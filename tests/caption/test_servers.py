@@ -14,8 +14,8 @@ from tests.caption.conftest import plain_clip, rows_of
 
 from llava_next_video.caption import DescriberGoneError, Figures, Settings, caption, list_items
 from llava_next_video.caption.outcome import Model
-from llava_next_video.caption.servers import Send, Servers
-from llava_next_video.caption.wire import served_model
+from llava_next_video.caption.servers import Send, Servers, server_model
+from llava_next_video.caption.wire import Served, served_model
 from llava_next_video.media import Sampling
 
 ONE = Settings(workers=1, back_off_s=0.01, attempts=3)
@@ -27,11 +27,12 @@ class Script:
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
         self.bodies: list[dict[str, object]] = []
+        self.owner = "somebody"
         script = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.say(200, {"data": [{"id": "llava"}]})
+                self.say(200, {"data": [{"id": "llava", "owned_by": script.owner}]})
 
             def do_POST(self) -> None:
                 script.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -185,10 +186,30 @@ def test_when_no_server_answers_for_long_the_run_stops_and_goes_on_later(videos:
 
 
 def test_the_servers_own_name_for_its_model_is_asked_for(script: Script) -> None:
-    assert served_model(script.url) == served_model(f"{script.url}/v1/") == "llava"
+    assert served_model(script.url) == served_model(f"{script.url}/v1/")
+    assert served_model(script.url) == Served(name="llava", ours=False)
     gone = Script()
     gone.close()
     with pytest.raises(
-        DescriberGoneError, match=r"no server names its model there \(\[Errno .*start it, or give --model"
+        DescriberGoneError,
+        match=r"no server names its model there \(\[Errno .*start it, or give --model and --send",
     ):
         served_model(gone.url)
+
+
+@pytest.mark.parametrize(
+    ("owner", "asked", "sent"),
+    [
+        ("llava-next-video", None, "frames"),
+        ("vllm", None, "images"),
+        ("llava-next-video", "images", "images"),
+    ],
+)
+def test_a_server_of_ours_gets_a_clip_and_others_pictures_unless_told_otherwise(
+    script: Script, owner: str, asked: Send | None, sent: Send
+) -> None:
+    script.owner = owner
+    model = server_model(
+        [script.url], None, "What?", Sampling(), {}, send=asked, at_once=1, look=False, key=None
+    )
+    assert (model.name, model.identity["send"]) == ("llava", sent)

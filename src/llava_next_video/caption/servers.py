@@ -203,17 +203,23 @@ def server_model(
     sampling: Sampling,
     options: Mapping[str, object],
     *,
-    send: Send,
+    send: Send | None,
     at_once: int,
     look: bool,
     key: str | None,
 ) -> Model:
-    """Servers as a describer; without a `model`, the first that they name.
+    """Servers as a describer; what is None of `model` and `send` is what the first server has.
+
+    That is its first model, and `frames` if it is a server of ours, which then sees what the model here would
+    see; else `images`.
 
     Raises:
-        DescriberGoneError: No model was named, and the first server does not name one.
+        DescriberGoneError: One of them is None, and the first server does not say what it has.
     """
-    name = model or served_model(urls[0], key)
+    if model is None or send is None:
+        served = served_model(urls[0], key)
+        model, send = model or served.name, send or ("frames" if served.ours else "images")
+    name = model
     identity = {
         "server_model": name,
         "send": send,

@@ -6,6 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from typing import Any
 
 from llava_next_video.caption.outcome import DescriberGoneError, TransientError
@@ -13,6 +14,7 @@ from llava_next_video.errors import LlavaNextVideoError
 
 BUSY = (429, 502, 503, 504)
 WRONG = (401, 403, 404, 405)
+OWNER = "llava-next-video"
 
 
 class RefusedError(LlavaNextVideoError):
@@ -25,6 +27,14 @@ class BusyError(Exception):
     def __init__(self, told: str, wait_s: float | None = None) -> None:
         super().__init__(told)
         self.wait_s = wait_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What a server calls its (first) model, and whether it is a server of ours."""
+
+    name: str
+    ours: bool
 
 
 def post(url: str, body: bytes, key: str | None, timeout_s: float) -> dict[str, Any]:
@@ -58,8 +68,8 @@ def chat_url(url: str) -> str:
     return f"{url.rstrip('/').removesuffix('/v1')}/v1/chat/completions"
 
 
-def served_model(url: str, key: str | None = None) -> str:
-    """What a server calls its (first) model.
+def served_model(url: str, key: str | None = None) -> Served:
+    """What a server says of its (first) model.
 
     Raises:
         DescriberGoneError: It does not answer.
@@ -69,11 +79,20 @@ def served_model(url: str, key: str | None = None) -> str:
         with urllib.request.urlopen(
             urllib.request.Request(models, headers=_headers(key)), timeout=30
         ) as response:
-            return str(json.loads(response.read())["data"][0]["id"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
+            first = json.loads(response.read())["data"][0]
+            return Served(name=str(first["id"]), ours=first.get("owned_by") == OWNER)
+    except (
+        OSError,
+        http.client.HTTPException,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
         reason = getattr(error, "reason", error)
         raise DescriberGoneError(
-            f"{models}: no server names its model there ({reason}); start it, or give --model"
+            f"{models}: no server names its model there ({reason}); start it, or give --model and --send"
         ) from error
 
 

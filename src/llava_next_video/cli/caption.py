@@ -106,8 +106,12 @@ def caption(
         ),
     ] = None,
     send: Annotated[
-        str, typer.Option(help="With --server: video (the file), frames (one data:video/jpeg) or images.")
-    ] = "images",
+        str | None,
+        typer.Option(
+            help="With --server: video (the file), frames (one data:video/jpeg) or images.",
+            show_default="frames to ours, images to others",
+        ),
+    ] = None,
     at_once: Annotated[int, typer.Option(help="With --server: requests under way.")] = 32,
     ray: Annotated[
         str | None,
@@ -236,7 +240,7 @@ def _local(
 def _remote(
     urls: list[str],
     model: str | None,
-    send: str,
+    send: str | None,
     at_once: int,
     question: str,
     sampling: Sampling,
@@ -246,7 +250,7 @@ def _remote(
     """Running servers."""
     from llava_next_video.caption.servers import server_model
 
-    if send not in SENDS:
+    if send is not None and send not in SENDS:
         raise ConfigError(f"unknown --send {send!r}; known: {', '.join(SENDS)}")
     if send == "video" and look:
         raise ConfigError(
@@ -258,7 +262,7 @@ def _remote(
         question,
         sampling,
         options,
-        send=cast(Literal["video", "frames", "images"], send),
+        send=cast(Literal["video", "frames", "images"] | None, send),
         at_once=_positive("at-once", at_once),
         look=look,
         key=os.environ.get("OPENAI_API_KEY"),

@@ -22,7 +22,9 @@ def export(folder: Path) -> None:
     """The `mid` shape with random weights, a small tokenizer, and the 8-bit export beside it."""
     import torch
 
-    if not hasattr(torch.ops.torchvision, "nms"):  # built for CUDA, beside a torch for processors
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:  # built for CUDA, beside a torch for processors
         names = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

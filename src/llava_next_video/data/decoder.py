@@ -11,15 +11,16 @@ import os
 import subprocess
 import sys
 from multiprocessing.connection import Connection, Pipe
-from typing import cast
+from typing import Literal, cast
 
-from llava_next_video.data.handover import give, take
+from llava_next_video.data.handover import Desk, give, take
 from llava_next_video.data.record import Slice, source_name
 from llava_next_video.errors import LlavaNextVideoError, MediaError
 from llava_next_video.media import (
     Clip,
     FetchPolicy,
     Limits,
+    Means,
     Picture,
     Sampling,
     Source,
@@ -39,6 +40,7 @@ class Decoder:
     Attributes:
         timeout_s: Seconds one medium may take; the first one also pays for starting the child.
         recycle_after: Media after which the child is replaced.
+        threads: See `Means`; 1 where several decoders share the cores.
     """
 
     def __init__(
@@ -48,9 +50,11 @@ class Decoder:
         limits: Limits | None = None,
         policy: FetchPolicy | None = None,
         recycle_after: int = 500,
+        threads: Literal[1, 2] = 2,
     ) -> None:
         self.timeout_s = timeout_s
         self.recycle_after = recycle_after
+        self.threads = threads
         self._limits = limits or Limits()
         self._policy = policy or FetchPolicy()
         self._child: subprocess.Popen[bytes] | None = None
@@ -67,7 +71,7 @@ class Decoder:
         name = source_name(medium.source)
         line = self._connected()
         try:
-            line.send((medium, sampling, self._limits, self._policy))
+            line.send((medium, sampling, self._limits, self._policy, self.threads))
             if not line.poll(self.timeout_s):
                 self.close()
                 raise MediaError(f"{name}: not decoded within {self.timeout_s:g} s; the decoder was stopped")
@@ -131,22 +135,23 @@ class Decoder:
 
 def serve(descriptor: int) -> None:
     """The child's side: answer requests until the other end is gone."""
-    line = Connection(descriptor)
+    line, desk = Connection(descriptor), Desk()
     while True:
         try:
-            wanted = line.recv()
+            medium, sampling, limits, policy, threads = line.recv()
         except EOFError:
             return
-        give(line, _decoded(*wanted))
+        give(line, _decoded(medium, sampling, limits, policy, Means(threads=threads, room=desk.room)), desk)
+        desk.clear()
 
 
 def _decoded(
-    medium: Image | Video, sampling: Sampling, limits: Limits, policy: FetchPolicy
+    medium: Image | Video, sampling: Sampling, limits: Limits, policy: FetchPolicy, means: Means
 ) -> Decoded | LlavaNextVideoError:
     try:
         source = cast(Source, medium.source.read() if isinstance(medium.source, Slice) else medium.source)
         if isinstance(medium, Video):
-            return read_clip(source, sampling, limits, policy=policy)
+            return read_clip(source, sampling, limits, policy=policy, means=means)
         return read_image(source, limits, policy=policy)
     except LlavaNextVideoError as error:
         return type(error)(str(error))

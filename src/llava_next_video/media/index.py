@@ -50,10 +50,9 @@ class PacketIndex:
     damaged: bool
 
     @property
-    def held_back(self) -> int:
-        """How many frames a decoder holds back at least, so that all come out in the order of their times."""
-        shown_as = np.argsort(np.argsort(self.pts, kind="stable"), kind="stable")
-        return int((np.arange(len(shown_as)) - shown_as).max())
+    def reordered(self) -> bool:
+        """Whether frames are shown in another order than their packets come in."""
+        return bool(np.any(np.diff(self.pts) < 0))
 
     def start_of(self, packet: int) -> int:
         """The key packet to decode from, so that this packet's frame comes out whole.

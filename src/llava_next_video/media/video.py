@@ -71,7 +71,7 @@ def read_video(
     with _opened_stream(source, limits, probe=False) as (container, stream):
         index = index_packets(container, stream, source.name, limits)
         claimed_s = unmet_claim_s(container, stream, index)
-        probe = stream.codec_context.has_b_frames < index.held_back
+        probe = index.reordered and not stream.codec_context.has_b_frames
         if not probe:
             clip, decoded = _read_planned(container, stream, index, source, sampling, limits, means)
     if probe:
@@ -214,7 +214,7 @@ def _opened_stream(
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its moving-picture stream, ready for one thread; closed at the end.
 
-    Without a `probe`, the header of an mp4 is believed as to how many frames its decoder must hold back.
+    Without a `probe`, FFmpeg takes from the header of an mp4 what it would learn from the first frames.
 
     Raises: MediaError if it is no video file, with what was found; MediaLimitError by frame size.
     """

@@ -9,7 +9,7 @@ from multiprocessing.connection import Pipe
 import numpy as np
 import pytest
 
-from llava_next_video.data.handover import give, take
+from llava_next_video.data.handover import Desk, give, take
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (7, 300, 401, 3)])
@@ -46,3 +46,42 @@ def test_a_giver_that_is_gone_is_an_end_of_file() -> None:
     there.close()
     with pytest.raises(EOFError):
         take(here)
+
+
+def test_frames_on_a_desk_arrive_without_being_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    write = os.write
+
+    def noted(file: int, content: bytes) -> int:
+        written.append(len(content))
+        return write(file, content)
+
+    monkeypatch.setattr(os, "write", noted)
+    here, there = Pipe()
+    desk = Desk()
+    for colour in (7, 8):
+        frames = desk.room((2, 800, 1200, 3))
+        frames[:] = colour
+        giver = threading.Thread(target=give, args=(there, {"frames": frames}, desk))
+        giver.start()
+        taken = take(here)
+        giver.join()
+        desk.clear()
+        assert isinstance(taken, dict)
+        assert taken["frames"].shape == (2, 800, 1200, 3)
+        assert (taken["frames"] == colour).all()
+    assert sum(written) < 4096  # two messages, and none of the 11.5 million bytes of frames
+
+
+def test_frames_beside_a_desk_arrive_too() -> None:
+    here, there = Pipe()
+    desk = Desk()
+    desk.room((2, 800, 1200, 3))[:] = 1
+    others = np.full((2, 800, 1200, 3), 9, np.uint8)
+    giver = threading.Thread(target=give, args=(there, others, desk))
+    giver.start()
+    taken = take(here)
+    giver.join()
+    desk.clear()
+    assert isinstance(taken, np.ndarray)
+    assert (taken == 9).all()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava_next_video.media import Limits, Sampling, read_clip, write_clip
+from llava_next_video.media import Limits, Means, Sampling, read_clip, write_clip
 from llava_next_video.media.fetch import FetchPolicy
 from llava_next_video.media.source import opened
 from llava_next_video.media.video import read_video
@@ -265,3 +265,53 @@ def test_damage_that_the_second_thread_meets_is_not_shown(film, tmp_path: Path) 
     whole = read_clip(path, Sampling(frames=480))
     assert clip.frame_count < 480
     assert all(any((frame == other).all() for other in whole.frames) for frame in clip.frames)
+
+
+def test_with_one_thread_a_long_plan_gives_the_same_and_opens_the_file_once(
+    film, straight: Straight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = film(count=480, gop=24, options={"preset": "ultrafast", "sc_threshold": "0"})
+    opens: list[str] = []
+    really = av.open
+
+    def noted(*given: object, **named: object) -> object:
+        opens.append("probed" if named.get("stream_options") is None else "by header")
+        return really(*given, **named)
+
+    monkeypatch.setattr(av, "open", noted)
+    clip = read_clip(path, Sampling(frames=16), means=Means(threads=1))
+    assert opens == ["by header"]
+    assert equal(clip, straight(path))
+    opens.clear()
+    read_clip(path, Sampling(frames=16))
+    assert opens == ["by header"] * 2
+
+
+@pytest.mark.parametrize("kind", ["h264", "h264, open groups, strict pyramid", "hevc, open groups"])
+def test_no_frame_of_an_mp4_is_decoded_to_see_what_is_in_it(
+    kind: str, film, straight: Straight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = film(**FILMS[kind])
+    frames, told = straight(path), list[bool]()
+    really = av.open
+
+    def noted(*given: object, **named: object) -> object:
+        told.append(named.get("stream_options") is not None)
+        return really(*given, **named)
+
+    monkeypatch.setattr(av, "open", noted)
+    assert equal(read_clip(path, Sampling(frames=7)), frames)
+    assert told == [True]
+
+
+def test_frames_go_where_the_reader_wants_them(film, straight: Straight) -> None:
+    path, rooms = film(), list[np.ndarray]()
+
+    def room(shape: tuple[int, int, int, int]) -> np.ndarray:
+        rooms.append(np.empty(shape, np.uint8))
+        return rooms[-1]
+
+    clip = read_clip(path, Sampling(frames=5), means=Means(room=room))
+    assert len(rooms) == 1
+    assert clip.frames is rooms[0]
+    assert equal(clip, straight(path))

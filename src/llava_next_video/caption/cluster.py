@@ -101,7 +101,7 @@ class Reader:
         """Load what turns words and frames into prompts, but no weights."""
         self._recipe = recipe
         self._processor = recipe.processor()
-        self._decoder = Decoder(timeout_s=timeout_s)
+        self._decoder = Decoder(timeout_s=timeout_s, threads=1)
 
     def __call__(self, batch: Any) -> Any:
         """Each task as a prompt, or as the event of its failure."""

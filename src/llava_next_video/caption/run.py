@@ -78,7 +78,7 @@ class Workers:
 
     def _work(self) -> None:
         limits = Limits(kept_bytes=self._settings.held_bytes)
-        with Decoder(timeout_s=self._settings.decode_timeout_s, limits=limits) as decoder:
+        with Decoder(timeout_s=self._settings.decode_timeout_s, limits=limits, threads=1) as decoder:
             while (task := self.todo.get()) is not None:
                 started = time.perf_counter()
                 try:

@@ -29,9 +29,19 @@ def arrow(module: str = "pyarrow") -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write a part."""
-    columns = {name: [getattr(row, name) for row in rows] for name in NAMES}
-    write_table(path, arrow().table(columns, schema=_schema()))
+    """Write a part of one row or more.
+
+    By way of JSON: for lists of Python's values pyarrow loads pandas, if that is installed, to see whether
+    they are one of its series, and that takes as long as hundreds of captions.
+    """
+    lines = "".join(f"{row.as_json()}\n" for row in rows).encode()
+    json = arrow("pyarrow.json")
+    table = json.read_json(
+        arrow().BufferReader(lines),
+        read_options=json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+        parse_options=json.ParseOptions(explicit_schema=_schema(), unexpected_field_behavior="error"),
+    )
+    write_table(path, table)
 
 
 def write_table(path: Path, table: Any) -> None:

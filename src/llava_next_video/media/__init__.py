@@ -5,6 +5,7 @@ from llava_next_video.media.encode import Codec, write_clip
 from llava_next_video.media.fetch import FetchPolicy, fetch, is_url
 from llava_next_video.media.image import on_white
 from llava_next_video.media.limits import Limits
+from llava_next_video.media.means import Means, new_room
 from llava_next_video.media.read import is_clip, read, read_clip, read_image
 from llava_next_video.media.sampling import Sampling, moments
 from llava_next_video.media.sheet import contact_sheet
@@ -16,6 +17,7 @@ __all__ = [
     "Codec",
     "FetchPolicy",
     "Limits",
+    "Means",
     "Picture",
     "Sampling",
     "Source",
@@ -24,6 +26,7 @@ __all__ = [
     "is_clip",
     "is_url",
     "moments",
+    "new_room",
     "on_white",
     "read",
     "read_clip",

@@ -10,6 +10,7 @@ from PIL import Image
 from llava_next_video.errors import MediaLimitError
 from llava_next_video.media.clock import Clock
 from llava_next_video.media.limits import Limits
+from llava_next_video.media.means import Room, new_room
 from llava_next_video.media.sampling import How, Sampling, moments
 from llava_next_video.size import Size
 
@@ -65,7 +66,7 @@ def thinned(clip: Clip, frames: int) -> Clip:
     )
 
 
-def empty_frames(count: int, size: Size, name: str, limits: Limits) -> Frames:
+def empty_frames(count: int, size: Size, name: str, limits: Limits, room: Room = new_room) -> Frames:
     """Room for so many RGB frames of this size.
 
     Raises: MediaLimitError if they need more bytes than the limits allow.
@@ -76,7 +77,7 @@ def empty_frames(count: int, size: Size, name: str, limits: Limits) -> Frames:
             f"{name}: {count} frames of {size.width}x{size.height} need {needed} bytes, and the limit is "
             f"{limits.kept_bytes}; ask for fewer frames"
         )
-    return np.empty((count, size.height, size.width, 3), dtype=np.uint8)
+    return room((count, size.height, size.width, 3))
 
 
 def clip_of(

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from llava_next_video.errors import MediaError
 from llava_next_video.media.clip import Frames, empty_frames
 from llava_next_video.media.limits import Limits
+from llava_next_video.media.means import Room, new_room
 from llava_next_video.size import Size
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -47,10 +48,11 @@ class Roll:
     is there, several threads may write.
     """
 
-    def __init__(self, slots: int, name: str, limits: Limits) -> None:
+    def __init__(self, slots: int, name: str, limits: Limits, room: Room = new_room) -> None:
         self._slots = slots
         self._name = name
         self._limits = limits
+        self._room = room
         self._own = threading.local()  # a reformatter is one thread's
         self._coded: Size | None = None
         self._matrix: bytes | None = None
@@ -67,7 +69,8 @@ class Roll:
             self._matrix = None if side is None else bytes(cast(Buffer, side))
         upright = turned(self._rgb(frame), self._matrix)
         if self.frames is None:
-            self.frames = empty_frames(self._slots, Size(*upright.shape[:2]), self._name, self._limits)
+            size = Size(*upright.shape[:2])
+            self.frames = empty_frames(self._slots, size, self._name, self._limits, self._room)
         self.frames[slot] = upright
 
     def _rgb(self, frame: av.VideoFrame) -> Pixels:

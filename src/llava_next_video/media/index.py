@@ -49,6 +49,11 @@ class PacketIndex:
     end: int
     damaged: bool
 
+    @property
+    def reordered(self) -> bool:
+        """Whether frames are shown in another order than their packets come in."""
+        return bool(np.any(np.diff(self.pts) < 0))
+
     def start_of(self, packet: int) -> int:
         """The key packet to decode from, so that this packet's frame comes out whole.
 

@@ -13,6 +13,7 @@ from llava_next_video.media.clip import Clip, Picture
 from llava_next_video.media.fetch import FetchPolicy, data_url_frames
 from llava_next_video.media.image import is_animated, open_picture, read_animation
 from llava_next_video.media.limits import Limits
+from llava_next_video.media.means import Means
 from llava_next_video.media.sampling import Sampling
 from llava_next_video.media.source import Opened, Source, Still, folder_of, opened
 from llava_next_video.media.stills import encoded_picture, frames_in, read_array, read_still, read_stills
@@ -45,7 +46,7 @@ def read(
         image = open_picture(encoded.file, encoded.name, limits)
         if image is not None and not is_animated(image):
             return encoded_picture(image, encoded)
-        return _encoded_clip(encoded, image, sampling, limits, frames_per_second)
+        return _encoded_clip(encoded, image, sampling, limits, frames_per_second, Means())
 
 
 def read_clip(
@@ -55,6 +56,7 @@ def read_clip(
     *,
     frames_per_second: float | int | None = None,
     policy: FetchPolicy = FetchPolicy(),  # noqa: B008
+    means: Means = Means(),  # noqa: B008
 ) -> Clip:
     """The sampled frames of a clip, and when they are shown.
 
@@ -79,7 +81,7 @@ def read_clip(
         image = open_picture(encoded.file, encoded.name, limits)
         if image is not None and not is_animated(image):
             raise MediaError(f"{encoded.name}: a still picture ({image.format}), not a clip; use read_image")
-        return _encoded_clip(encoded, image, sampling, limits, frames_per_second)
+        return _encoded_clip(encoded, image, sampling, limits, frames_per_second, means)
 
 
 def read_image(
@@ -148,6 +150,7 @@ def _encoded_clip(
     sampling: Sampling,
     limits: Limits,
     frames_per_second: float | int | None,
+    means: Means,
 ) -> Clip:
     """A video file, or the animated `image` that was found in it."""
     if frames_per_second is not None:
@@ -157,5 +160,5 @@ def _encoded_clip(
         )
     if image is not None:
         return read_animation(image, encoded.key, encoded.name, sampling, limits)
-    clip, _ = read_video(encoded, sampling, limits)
+    clip, _ = read_video(encoded, sampling, limits, means)
     return clip

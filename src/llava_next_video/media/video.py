@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate
+from typing import cast
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from llava_next_video.media.decode import PlannedDecoder, Run, plan, whole_frame
 from llava_next_video.media.frames import Roll
 from llava_next_video.media.index import NO_TIME, PacketIndex, index_packets
 from llava_next_video.media.limits import Limits
+from llava_next_video.media.means import Means
 from llava_next_video.media.sampling import Sampling, moved_to_keys
 from llava_next_video.media.source import Opened
 from llava_next_video.media.view import second_view
@@ -38,6 +40,8 @@ _EXPECTED = "expected a clip such as mp4, mov, mkv, webm, avi, ts, mpg, flv, wmv
 _WORTH_A_THREAD = 120
 # The first pass counts; the second reads, if the count was not the expected one.
 _MOST_PASSES = 2
+# Streams that are told not to be probed; those behind them are.
+_MOST_STREAMS = 8
 # What a stream without any rate is taken to run at, as FFmpeg takes it for bare H.264.
 _DEFAULT_RATE = Fraction(25)
 
@@ -51,20 +55,31 @@ class Work:
     straight: bool
 
 
-def read_video(source: Opened, sampling: Sampling, limits: Limits) -> tuple[Clip, Work]:
+def read_video(
+    source: Opened,
+    sampling: Sampling,
+    limits: Limits,
+    means: Means = Means(),  # noqa: B008 - frozen
+) -> tuple[Clip, Work]:
     """The sampled frames of a video file, equal to those of a straight decode.
 
     The packets are counted first, without decoding; then only the groups with wanted frames are decoded.
     Where packets do not tell the frames (see `index`), or a wanted frame does not come out whole, the
     clip is decoded from end to end and counted: damaged frames are then no part of it.
     """
-    with _opened_stream(source, limits) as (container, stream):
+    clip, decoded = None, 0
+    with _opened_stream(source, limits, probe=False) as (container, stream):
         index = index_packets(container, stream, source.name, limits)
         claimed_s = unmet_claim_s(container, stream, index)
-        clip, decoded = _read_planned(container, stream, index, source, sampling, limits)
+        probe = index.reordered and not stream.codec_context.has_b_frames
+        if not probe:
+            clip, decoded = _read_planned(container, stream, index, source, sampling, limits, means)
+    if probe:
+        with _opened_stream(source, limits) as (container, stream):
+            clip, decoded = _read_planned(container, stream, index, source, sampling, limits, means)
     straight = clip is None
     if clip is None:
-        clip, more = _read_straight(index, source, sampling, limits)
+        clip, more = _read_straight(index, source, sampling, limits, means)
         decoded += more
     work = Work(packets=len(index.pts), frames_decoded=decoded, straight=straight)
     return replace(clip, claimed_s=claimed_s), work
@@ -77,6 +92,7 @@ def _read_planned(
     source: Opened,
     sampling: Sampling,
     limits: Limits,
+    means: Means,
 ) -> tuple[Clip | None, int]:
     if index.shown is None or index.damaged:
         return None, 0
@@ -85,9 +101,10 @@ def _read_planned(
     indices = clock.choose(sampling)
     if sampling.near_keys:
         indices = moved_to_keys(indices, np.flatnonzero(index.key[index.shown]).tolist())
-    roll = Roll(len(indices), source.name, limits)
+    roll = Roll(len(indices), source.name, limits, means.room)
     runs = plan(index, index.shown[indices].tolist())
-    whole, decoded = _decode_runs(container, stream, index, runs, roll, source, limits)
+    shared = _half(runs) if means.threads == 2 else 0
+    whole, decoded = _decode_runs(container, stream, index, runs, roll, source, limits, shared)
     return _filled(roll, clock, indices, source, sampling) if whole else None, decoded
 
 
@@ -99,11 +116,12 @@ def _decode_runs(
     roll: Roll,
     source: Opened,
     limits: Limits,
+    half: int,
 ) -> tuple[bool, int]:
-    """Write the frames of all runs into the roll, a long plan on two threads; and how many were decoded.
+    """Write the frames of all runs into the roll; and how many were decoded.
 
-    Runs start at key frames, so they know nothing of each other. The first run is decoded before the second
-    thread starts: its first frame sets the size of the roll.
+    Runs start at key frames, so they know nothing of each other: a second thread takes those from `half` on,
+    if it is not 0. The first run is decoded before that: its first frame sets the size of the roll.
     """
     decoder = PlannedDecoder(container, stream, index)
 
@@ -112,11 +130,10 @@ def _decode_runs(
 
     def beside(file: io.BufferedIOBase, others: list[Run]) -> tuple[bool, int]:
         view = replace(source, file=file)
-        with _opened_stream(view, limits) as (its_container, its_stream):
+        with _opened_stream(view, limits, probe=False) as (its_container, its_stream):
             helper = PlannedDecoder(its_container, its_stream, index)
             return all(helper.decode(run, roll) for run in others), helper.frames_decoded
 
-    half = _half(runs)
     view = second_view(source.file) if half else None
     if view is None:
         return here(runs), decoder.frames_decoded
@@ -138,7 +155,7 @@ def _half(runs: list[Run]) -> int:
 
 
 def _read_straight(
-    index: PacketIndex, source: Opened, sampling: Sampling, limits: Limits
+    index: PacketIndex, source: Opened, sampling: Sampling, limits: Limits, means: Means
 ) -> tuple[Clip, int]:
     """Decode everything and count; once if as many frames come out as packets went in, else twice."""
     expected: list[int] | None = None
@@ -149,7 +166,7 @@ def _read_straight(
             if expected is None:
                 expected = _clock_by(np.sort(index.pts), stream, index, rate).choose(sampling)
             slots = {moment: slot for slot, moment in enumerate(expected)}
-            roll = Roll(len(expected), source.name, limits)
+            roll = Roll(len(expected), source.name, limits, means.room)
             stamps: list[int] = []
             for frame in whole_frames(container, stream, index):
                 if len(stamps) >= limits.frames:
@@ -192,17 +209,18 @@ def _time_base(stream: VideoStream) -> Fraction:
 
 
 @contextmanager
-def _opened_stream(source: Opened, limits: Limits) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened_stream(
+    source: Opened, limits: Limits, *, probe: bool = True
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its moving-picture stream, ready for one thread; closed at the end.
+
+    Without a `probe`, FFmpeg takes from the header of an mp4 what it would learn from the first frames.
 
     Raises: MediaError if it is no video file, with what was found; MediaLimitError by frame size.
     """
-    source.file.seek(0)
+    container = None if probe or not _is_mp4(source) else _by_header(source)
     try:
-        # Not as `options`: before PyAV 18 those go astray in formats that show their streams late.
-        container = av.open(
-            source.file, "r", container_options={"format_whitelist": _FORMATS}, metadata_errors="replace"
-        )
+        container = container or _container(source)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{source.name}: {_why_unreadable(source, error)}; {_EXPECTED}") from error
     with container:
@@ -218,6 +236,31 @@ def _opened_stream(source: Opened, limits: Limits) -> Iterator[tuple[InputContai
         context.thread_type = "NONE"
         context.thread_count = 1
         yield container, stream
+
+
+def _container(source: Opened, of_streams: list[dict[str, str]] | None = None) -> InputContainer:
+    source.file.seek(0)
+    return av.open(
+        source.file,
+        "r",
+        # Not as `options`: before PyAV 18 those go astray in formats that show their streams late.
+        container_options={"format_whitelist": _FORMATS},
+        stream_options=cast("list[str] | None", of_streams),  # a slip in PyAV's stubs
+        metadata_errors="replace",
+    )
+
+
+def _by_header(source: Opened) -> InputContainer | None:
+    """The container, without the frames that FFmpeg decodes to see what is in it; None if it needs them."""
+    try:
+        return _container(source, [{"skip_frame": "all"}] * _MOST_STREAMS)
+    except (av.FFmpegError, ValueError):
+        return None
+
+
+def _is_mp4(source: Opened) -> bool:
+    source.file.seek(0)
+    return source.file.read(8)[4:] == b"ftyp"
 
 
 def _moving_pictures(container: InputContainer, name: str) -> VideoStream:
@@ -240,9 +283,7 @@ def _codec(stream: av.stream.Stream) -> str:
 
 
 def _why_unreadable(source: Opened, error: Exception) -> str:
-    source.file.seek(0)
-    head = source.file.read(12)
-    if head[4:8] == b"ftyp":
+    if _is_mp4(source):
         return "an mp4 without a readable index (moov), so it is incomplete or damaged"
     reason = getattr(error, "strerror", None) or str(error)
     return f"not a video file ({reason[:1].lower()}{reason[1:]})"

@@ -65,6 +65,11 @@ class Configured:
     type_key: ClassVar[str]
     saved_as: ClassVar[str]
     file_name: ClassVar[str]
+    _known: ClassVar[tuple[str, ...]]  # a look at a signature takes as long as tokenising a prompt
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._known = tuple(name for name in inspect.signature(cls).parameters if name != "kwargs")
 
     def _remember(self, **values: object) -> None:
         """Take the settings as attributes; the checkpoints' family fills in what is None."""
@@ -96,7 +101,7 @@ class Configured:
     @classmethod
     def refuse_unknown(cls, given: Mapping[str, object]) -> None:
         """Refuse a keyword that no setting has, with the nearest that exists."""
-        known = sorted(set(inspect.signature(cls).parameters) - {"kwargs"})
+        known = sorted(cls._known)
         for name in given:
             if name not in known and name not in SILENT:
                 near = get_close_matches(name, known, n=1)
@@ -105,8 +110,7 @@ class Configured:
 
     def to_dict(self) -> dict[str, object]:
         """The settings by name, as they are saved."""
-        names = [name for name in inspect.signature(type(self)).parameters if name != "kwargs"]
-        values: dict[str, object] = {name: getattr(self, name) for name in names}
+        values: dict[str, object] = {name: getattr(self, name) for name in self._known}
         values["resample"] = (
             int(values["resample"]) if isinstance(values["resample"], int) else values["resample"]
         )

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
 from llava_next_video.engine.linear import MOSTLY_POSITIVE, Int8Linear, PackedLinear, linear
-from llava_next_video.engine.native import Kernels, Kind, NativeLinear, Norm, Panels, looks
+from llava_next_video.engine.native import Behind, Kernels, Kind, NativeLinear, Norm, Panels, looks
 from llava_next_video.engine.native.library import found_kernels
+from llava_next_video.engine.settings import Quantize
 from llava_next_video.errors import ConfigError
 
 
@@ -126,19 +127,47 @@ def test_rounding_is_never_more_than_half_a_step_off(
     assert ((found - expected).abs() / step).max() < 0.501
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 9, 40])
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 9, 40, 73, 151])
+@pytest.mark.parametrize("columns", [37, 101, 130])
 @pytest.mark.parametrize("zero_point", [128, MOSTLY_POSITIVE])
 def test_integers_times_powers_of_two_lose_nothing_in_kernels(
-    kernels: Kernels, rows: int, zero_point: int
+    kernels: Kernels, rows: int, columns: int, zero_point: int
 ) -> None:
+    """Up to 72 rows threads share columns, above it rows; 64 columns are a panel."""
     torch.manual_seed(rows)
-    weight, x = torch.randint(-127, 128, (37, 100)).float(), torch.randint(-50, 127, (rows, 100)).float()
+    weight, x = torch.randint(-127, 128, (columns, 100)).float(), torch.randint(-50, 127, (rows, 100)).float()
     weight[:, 0], x[:, 0] = 127, 127 if zero_point == 128 else 191  # all scales are then 1
-    bias, old = torch.arange(37.0), torch.randn(rows, 37)
+    bias, old = torch.arange(float(columns)), torch.randn(rows, columns)
     product = linear([weight], [bias], "int8", zero_point, kernels)
     assert isinstance(product, NativeLinear)
     assert torch.equal(product(x), x @ weight.T + bias)
     assert torch.allclose(product.onto(x, old.clone()), x @ weight.T + bias + old, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [5, 100])
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+@pytest.mark.parametrize("kind", [Kind.GATED_SILU, Kind.GELU_TANH])
+def test_what_stands_behind_attention_in_one_call_is_its_products_in_turn(
+    kernels: Kernels, kind: Kind, quantize: Quantize, rows: int
+) -> None:
+    torch.manual_seed(rows)
+    inner = 70 * (2 if kind is Kind.GATED_SILU else 1)
+    out, up, down = (
+        linear([torch.randn(*shape).bfloat16()], [torch.randn(shape[0])], quantize, kernels=kernels)
+        for shape in ((50, 36), (inner, 50), (50, 70))
+    )
+    assert isinstance(out, NativeLinear)
+    assert isinstance(up, NativeLinear)
+    assert isinstance(down, NativeLinear)
+    norm, attended, hidden = Norm(torch.rand(50), 1e-5), torch.randn(rows, 36), torch.randn(rows, 50)
+    expected = out.onto(attended, hidden.clone())
+    kernels.multiply(down.panels.product(kind), up.after(expected, norm), expected, add=True)
+    assert torch.equal(Behind(out, norm, up, kind, down)(attended, hidden), expected)
+
+
+def test_weights_of_two_kinds_at_once_are_refused_before_kernels_read_them() -> None:
+    with pytest.raises(ValueError, match="8-bit weights have a scale and a zero point above 0"):
+        Panels(torch.ones(16, 8, dtype=torch.int8), torch.ones(16), None)
 
 
 @pytest.mark.parametrize("rows", [1, 8, 30])

@@ -163,9 +163,7 @@ def test_the_automatic_rule_is_yarn_with_the_least_half_that_fits(
     answer = Engine.from_model(network, SETTINGS).generate([inputs], ANSWER)[0]
     chosen = None if factor == 1 else RopeScaling(kind="yarn", factor=factor)
     assert list(answer.ids) == referred(network, inputs, chosen)
-    asked = question(
-        RopeScaling(kind="linear"), frames=frames
-    )  # the least factor of a kind that is asked for
+    asked = question(RopeScaling(kind="linear"), frames=frames)  # without a factor: the least that fits
     linear = Engine.from_model(network, SETTINGS).generate([asked], ANSWER)[0]
     assert list(linear.ids) == referred(network, inputs, RopeScaling(factor=factor))
 

@@ -16,7 +16,7 @@ from llava_next_video.engine.runner import Runner, turns_for
 from llava_next_video.engine.scheduler import Chunk
 
 _STRETCHED = 4
-"""Page tables on a GPU, which are sent with every step, have room for contexts stretched so many times."""
+"""Page tables on a GPU, which lie there, have room for contexts stretched so many times."""
 
 
 def longest_request(parts: Parts, *, pages: int) -> int | None:

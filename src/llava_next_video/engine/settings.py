@@ -36,7 +36,8 @@ class EngineSettings:
             compute in 8 bits. `fp8`, on a GPU: 8 bits with a scale for each token and head, so that twice as
             many tokens fit.
         device: Where the weights live, as torch spells it.
-        share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group.
+        share_prefixes: Reuse the pages of requests that begin alike, and attend to shared pages as a group
+            (each for itself in a step that C++ kernels compute in one call).
         ahead: Start the next step before the tokens of the last one are known here; None: on a GPU. An output
             then comes a step later.
         few_rows: On a GPU, who multiplies up to 16 rows with weights as they are. `measured`: torch or a

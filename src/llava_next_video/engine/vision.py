@@ -194,9 +194,7 @@ class Vision:
         hidden = patches.flatten(2).transpose(1, 2)
         if self.class_token is not None:
             hidden = torch.cat([self.class_token.expand(len(hidden), 1, -1), hidden], dim=1)
-        hidden = (
-            (hidden + self.positions).to(self.between).contiguous()
-        )  # tiles without a class token are not
+        hidden = (hidden + self.positions).to(self.between).contiguous()  # without a class token it is not
         if self.norm is not None:
             hidden = self.norm(hidden)
         found = {0: hidden.clone()} if 0 in self.chosen else {}

@@ -52,7 +52,11 @@ class Panels:
         rows: The weights of each column in a row, as modules have them.
         scale: What a step of each is worth; None for bfloat16.
         bias: Added to each; None: nothing.
-        zero_point: Where zero of the unsigned 8-bit numbers lies that 8-bit weights are multiplied with.
+        zero_point: Where zero of the unsigned 8-bit numbers lies that 8-bit weights are multiplied with; 0
+            for bfloat16, by which kernels tell them apart.
+
+    Raises:
+        ValueError: Weights, scale and zero point do not belong to one kind.
     """
 
     def __init__(
@@ -62,6 +66,12 @@ class Panels:
         bias: Float[Tensor, " out"] | None,
         zero_point: int = 0,
     ) -> None:
+        narrow = rows.dtype is torch.int8
+        if narrow != (scale is not None) or narrow != (zero_point > 0):
+            raise ValueError(
+                f"8-bit weights have a scale and a zero point above 0, others neither; these are "
+                f"{rows.dtype} with {'no' if scale is None else 'a'} scale and zero point {zero_point}"
+            )
         self.out, self.width = rows.shape
         self.groups = in_panels(rows)
         start = None if scale is None else rows.sum(dim=1, dtype=torch.int32).mul_(-zero_point)
@@ -73,7 +83,7 @@ class Panels:
         self.struct = WeightsStruct(
             self.groups.data_ptr(),
             *(address(one) for one in beside),
-            *(self.out, self.width, deep, 0 if scale is None else zero_point),
+            *(self.out, self.width, deep, zero_point),
         )
 
     def product(self, kind: Kind = Kind.PLAIN, norm: Norm | None = None) -> ProductStruct:

@@ -151,8 +151,10 @@ def test_a_part_is_written_without_loading_pandas_and_reads_back_as_it_was(tmp_p
     program = (
         "import sys; from pathlib import Path; from llava_next_video.caption.row import Row;"
         "from llava_next_video.caption.table import read_rows, write_rows;"
-        "same = dict(source='a \\u2028 \\U0001f3a5', prompt='p', model='m', fingerprint='f', finished_at='t');"
-        "rows = [Row(id='1', finish_reason='stop', attempts=1, frame_times_s=(0.1, 1 / 3), caption='a', **same),"
+        "same = dict(source='a \\u2028 \\U0001f3a5', prompt='p', model='m', fingerprint='f',"
+        "finished_at='t');"
+        "rows = [Row(id='1', finish_reason='stop', attempts=1, frame_times_s=(0.1, 1 / 3),"
+        "caption='a', **same),"
         "Row(id='2', finish_reason='error', attempts=4, flags=('empty',), duration_s=2 / 3, **same)];"
         "part = Path(sys.argv[1]); write_rows(part, rows);"
         "print(read_rows(part) == rows, 'pandas' in sys.modules)"

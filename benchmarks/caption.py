@@ -107,7 +107,7 @@ def sampled(paths: list[Path], count: int) -> list[Path]:
 
 def checkpoint(model: str) -> str:
     """The package's own folder, or a random checkpoint, made on the first run."""
-    from llava_next_video.assistant.loading import default_checkpoint
+    from llava_next_video.checkpoint_name import default_checkpoint
 
     if model == "tiny":
         return str(default_checkpoint())

@@ -32,7 +32,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig, StoppingCriteriaL
 
 from llava_next_video import LlavaNextVideoForConditionalGeneration, LlavaNextVideoProcessor, VideoAssistant
 from llava_next_video.assistant import Reader
-from llava_next_video.assistant.loading import default_checkpoint
+from llava_next_video.checkpoint_name import default_checkpoint
 from llava_next_video.convert import PRESETS, write_random
 from llava_next_video.inputs import padded_batch
 from llava_next_video.media import Limits, Sampling, read_clip

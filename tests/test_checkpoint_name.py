@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_next_video.checkpoint_name import folder_named
+from llava_next_video.checkpoint_name import default_checkpoint, folder_named
 from llava_next_video.errors import CheckpointError
 
 
@@ -28,3 +28,12 @@ def test_a_file_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(CheckpointError, match=r"model\.safetensors is a file; give the folder"):
         folder_named(tmp_path / "model.safetensors")
+
+
+def test_default_is_the_packages_own_unless_a_folder_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert folder_named("default") == default_checkpoint()
+    (tmp_path / "default").mkdir()
+    assert folder_named("default") == Path("default")

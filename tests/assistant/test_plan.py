@@ -90,7 +90,7 @@ def test_a_budget_holds_in_a_conversation_and_for_pictures(planner: Planner) -> 
     turns = [user("?", [Still(source=picture), Video(source=film(9))])]
     prompt = reader(planner.processor, most=alone + 10).chatted(turns)
     assert prompt.inputs.visual_tokens == alone + 2 * A_FRAME
-    with pytest.raises(CapacityError, match=f"max_visual_tokens={alone}; give a larger one"):
+    with pytest.raises(CapacityError, match=f"max_visual_tokens={alone}; {alone + A_FRAME} would do"):
         reader(planner.processor, most=alone).chatted(turns)
     with pytest.raises(ConfigError, match="max_visual_tokens is 0"):
         reader(planner.processor, most=0)

@@ -88,4 +88,4 @@ def test_captions_of_the_tiny_checkpoint_and_a_line_of_figures(
     assert (row["finish_reason"], row["flags"][-1]) == ("length", "truncated")
     code, _, err = command(*words, "--frames", 4)
     assert code == 1
-    assert "captions made with sampling" in err.splitlines()[-1]
+    assert "captions made with --frames 2, not 4; name another folder" in err.splitlines()[-1]

@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from llava_next_video.caption import list_items
-from llava_next_video.caption.cells import Cell
+from llava_next_video.caption.cells import Cell, Missing
 from llava_next_video.data.record import Slice
 from llava_next_video.errors import ConfigError, DataError, MediaError
 
@@ -80,8 +80,8 @@ def test_webdataset_tars_are_read_in_place(tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    with pytest.raises(ConfigError, match=r"shard\.tar:2: the prompt asks for \{title\}; this row has id"):
-        ids(tmp_path, prompt="Describe {title}.")
+    with pytest.raises(ConfigError, match=r"shard\.tar:1: the prompt asks for \{name\}; this row has id"):
+        ids(tmp_path, prompt="Describe {name}.")
     items = list_items([str(tmp_path)], "Describe.")
     assert [(item.id, item.source.read()) for item in items if isinstance(item.source, Slice)] == [
         ("x", b"clip"),
@@ -147,3 +147,22 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
         ids(tmp_path)
     with pytest.raises(ConfigError, match=r"nowhere: no such file or folder"):
         ids(tmp_path / "nowhere")
+
+
+def test_an_empty_column_and_a_sample_without_a_video_are_errors_of_their_own(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "list.csv", "id,path,title\n1,a.mp4,a walk\n2,b.mp4,\n")
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for name, content in {"x.json": b'{"title": "walk"}', "y.mp4": b"clip", "y.json": b"{}"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    items = list_items([str(manifest), str(tmp_path / "shard.tar")], "Describe {title}.")
+    told = {item.id: item.source.told for item in items if isinstance(item.source, Missing)}
+    assert told == {
+        "2": f"{manifest}:3: the prompt asks for {{title}}; this row has id, path",
+        "x": f"{tmp_path / 'shard.tar'}:1: no video in this sample; it has id, title",
+        "y": f"{tmp_path / 'shard.tar'}:2: the prompt asks for {{title}}; this row has id",
+    }
+    assert {item.id: item.prompt for item in items}["1"] == "Describe a walk."
+    with pytest.raises(MediaError, match="no video in this sample"):
+        next(item.source for item in items if item.id == "x").read()  # type: ignore[union-attr]

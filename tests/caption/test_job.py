@@ -19,6 +19,7 @@ from llava_next_video.caption import Figures, Settings, caption, estimate, list_
 from llava_next_video.caption.claims import Claims
 from llava_next_video.caption.figures import Stopwatch
 from llava_next_video.caption.items import Item
+from llava_next_video.caption.job import open_output
 from llava_next_video.caption.outcome import Model, Seen, Tell, TransientError
 from llava_next_video.caption.run import Room
 from llava_next_video.data.decoder import Decoder
@@ -211,3 +212,9 @@ def test_a_stopwatch_counts_only_after_the_first_came() -> None:
     empty_s, inside_s = watch.read()
     assert empty_s >= 0
     assert inside_s > 0
+
+
+def test_another_option_is_told_by_its_flag(tmp_path: Path) -> None:
+    open_output(tmp_path, {"options": {"max_new_tokens": 24, "seed": None}})
+    with pytest.raises(ConfigError, match=r"captions made with --max-tokens 24, not 9; name another"):
+        open_output(tmp_path, {"options": {"max_new_tokens": 9, "seed": None}})

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from llava_next_video import VideoAssistant
-from llava_next_video.assistant.loading import default_checkpoint
+from llava_next_video.checkpoint_name import default_checkpoint
 from llava_next_video.evaluate import examine_world
 from llava_next_video.media import write_clip
 from llava_next_video.messages import Video

@@ -103,6 +103,8 @@ def test_a_medium_inside_an_archive_is_read_in_place(folder: Path, tmp_path: Pat
         assert np.asarray(picture.image)[0, 0].tolist() == [3, 0, 0]
         with pytest.raises(MediaError, match=r"000\.png in .*shard\.tar: \d+ bytes left of 9999999"):
             decoder.read(Image(source=Slice(size=9_999_999, **place)), FOUR)
+        with pytest.raises(MediaError, match=r"^000\.png in .*shard\.tar: (?!\d+ bytes)"):
+            decoder.read(Image(source=Slice(size=20, **place)), FOUR)
 
 
 def test_the_child_fetches_what_the_policy_allows_and_nothing_else(folder: Path) -> None:

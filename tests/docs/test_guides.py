@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_next_video.assistant.loading import default_checkpoint
+from llava_next_video.checkpoint_name import default_checkpoint
 from llava_next_video.cli import run
 
 ROOT = Path(__file__).parent.parent.parent

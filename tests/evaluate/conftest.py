@@ -8,7 +8,7 @@ from tests.evaluate.toy_sets import Toy, film_toys, write_set
 from tests.judging.judge_server import JudgeServer
 
 from llava_next_video.assistant import VideoAssistant
-from llava_next_video.assistant.loading import default_checkpoint
+from llava_next_video.checkpoint_name import default_checkpoint
 from llava_next_video.evaluate.manifest import Manifest, of_model
 
 

@@ -13,7 +13,7 @@ from tests.evaluate.toy_sets import Toy, write_set
 from tests.judging.judge_server import JudgeServer
 
 from llava_next_video.assistant import VideoAssistant
-from llava_next_video.assistant.loading import default_checkpoint
+from llava_next_video.checkpoint_name import default_checkpoint
 from llava_next_video.errors import ConfigError, DataError
 from llava_next_video.evaluate import (
     ServerJudge,

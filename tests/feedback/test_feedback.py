@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -277,3 +277,32 @@ def test_the_command_plans_and_refuses_in_one_line(
     code, out, err = said(*unheard, "--answers", "2", "--max-tokens", "4", "--temperature", "2")
     assert (code, out) == (1, "")
     assert "the judge gave no score to any of" in err.splitlines()[-1]
+
+
+def test_a_folder_with_answers_that_were_drawn_otherwise_is_refused_and_kept(
+    asked: list[Asked], assistant: VideoAssistant, tmp_path: Path
+) -> None:
+    first = prefer(asked[:1], tmp_path, assistant=assistant, sampled=SAMPLED, judge=WorldJudge())
+    before = first.path.read_bytes()
+    with pytest.raises(ConfigError, match=r"made with --max-tokens 8, not 9; name another folder"):
+        prefer(
+            asked[:1],
+            tmp_path,
+            assistant=assistant,
+            sampled=replace(SAMPLED, max_new_tokens=9),
+            judge=WorldJudge(),
+        )
+    assert first.path.read_bytes() == before
+
+
+def test_a_judge_that_is_not_there_ends_the_run_after_five_answers(
+    asked: list[Asked], assistant: VideoAssistant, tmp_path: Path
+) -> None:
+    judge = EndpointJudge(server=ChatServer(url="http://127.0.0.1:9", model="x"), at_once=1)
+    key = SAMPLED.key(asked[0])
+    row = {"key": key, "id": "q", "sampled": asdict(SAMPLED), "answers": [f"A {n}." for n in range(9)]}
+    Ledger(tmp_path / "answers.jsonl").add(row)
+    with pytest.raises(ConfigError, match=r"not reached for 5 answers in a row .*: answers and verdicts are"):
+        prefer(asked[:1], tmp_path, assistant=assistant, sampled=SAMPLED, judge=judge, attempts=1)
+    assert len(lines(tmp_path / "verdicts.jsonl")) in (5, 6)  # one more may have begun
+    assert len(lines(tmp_path / "answers.jsonl")) == 1

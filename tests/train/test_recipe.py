@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_next_video.checkpoint_name import default_checkpoint
 from llava_next_video.errors import ConfigError
 from llava_next_video.train.recipe import PARTS, read_recipe, tuned_parts
 
@@ -77,6 +78,7 @@ def test_lora_leaves_only_the_projector_to_learn_whole(tmp_path: Path) -> None:
         ),
         (GOOD, "learning.batch=two", "learning.batch is 'two'; expected int"),
         (GOOD, "learning.batch=0", "learning.batch is 0; expected at least 1"),
+        (GOOD, "learning.steps=0", "learning.steps is 0; expected at least 1"),
         (GOOD, "learning.schedule=step", "learning.schedule is 'step'; expected one of cosine, linear"),
         (GOOD, "tune=['head']", "tune is 'head'; expected one of tower, projector"),
         (GOOD, "data.frames_per_second=2.0", "has no effect with sampling 'uniform'"),
@@ -119,3 +121,8 @@ def test_every_shipped_recipe_is_one(name: str) -> None:
     assert read.data.sources
     tuned = {"sft.toml": PARTS, "dpo.toml": ("language_model",)}
     assert tuned_parts(read) == tuned.get(name, ("projector",))
+
+
+def test_default_names_the_checkpoint_of_the_package(tmp_path: Path) -> None:
+    path = recipe(tmp_path, 'model = "default"\noutput = "o"\n')
+    assert read_recipe(path, "sft").model == str(default_checkpoint())

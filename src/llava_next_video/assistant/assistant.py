@@ -128,8 +128,9 @@ class VideoAssistant:
     ) -> Iterator[Answer]:
         """Answers in the order of the questions.
 
-        The questions are answered together, as many as the network takes, while the next media are read. An
-        error is raised in the place of its answer; later questions are then given up.
+        Nothing happens before the first answer is asked for. The questions are answered together, as many as
+        the network takes, while the next media are read. An error is raised in the place of its answer; later
+        questions are then given up.
         """
         reader, options = self._read(wishes)
         prompts = (partial(reader.asked, media, text) for media, text in questions)

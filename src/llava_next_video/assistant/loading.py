@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ from typing import Literal
 import torch
 
 from llava_next_video.assistant.reference import Network, ReferenceNetwork
-from llava_next_video.checkpoint_name import folder_named
+from llava_next_video.checkpoint_name import default_checkpoint, folder_named
 from llava_next_video.engine import Engine
 from llava_next_video.engine.settings import SUITED, read_kv_dtype, read_quantize
 from llava_next_video.errors import ConfigError
@@ -31,11 +30,6 @@ from llava_next_video.processing import LlavaNextVideoProcessor
 
 BITS: Mapping[str, Literal[4, 8]] = {"bnb-8bit": 8, "bnb-4bit": 4}
 """Quantisations of the reference network, by bitsandbytes."""
-
-
-def default_checkpoint() -> Path:
-    """The folder of the small checkpoint that comes with the package; it knows the toy world only."""
-    return Path(str(resources.files("llava_next_video"))) / "checkpoint"
 
 
 def found_checkpoint(name: str | PathLike[str] | None, files: Sequence[str] = WANTED) -> Path:

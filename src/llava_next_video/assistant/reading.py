@@ -76,7 +76,7 @@ class Reader:
         seen = tuple(self._see(part) for turn in turns for part in turn.media)
         inputs = self._prepared(turns, seen)
         if self.max_visual_tokens is not None and inputs.visual_tokens > self.max_visual_tokens:
-            seen = self._within(self.max_visual_tokens, seen, inputs)
+            seen = self._within(self.max_visual_tokens, turns, seen, inputs)
             inputs = self._prepared(turns, seen)
         return Prompt(inputs=inputs, seen=seen, read_s=time.perf_counter() - started_s)
 
@@ -85,15 +85,19 @@ class Reader:
         inputs = self.processor.prepare(told, seen, add_generation_prompt=True, layout=self.layout)
         return replace(inputs, rope=self.rope)
 
-    def _within(self, budget: int, seen: Sequence[Seen], inputs: ModelInputs) -> tuple[Seen, ...]:
+    def _within(
+        self, budget: int, turns: Sequence[Turn], seen: Sequence[Seen], inputs: ModelInputs
+    ) -> tuple[Seen, ...]:
         """The media with as many frames a clip as the budget allows."""
         clips = [one for one in seen if isinstance(one, Clip)]
         of_pictures = sum(medium.tokens for medium in inputs.media if medium.kind == "image")
         frames = most_frames(clips, budget - of_pictures, self.processor, self.layout)
         if not frames:
+            least = tuple(thinned(one, 1) if isinstance(one, Clip) else one for one in seen)
+            needed = self._prepared(turns, least).visual_tokens
             raise CapacityError(
                 f"one frame of each clip ({len(clips)}) and the pictures ({len(seen) - len(clips)}, "
-                f"{of_pictures} tokens) need more than max_visual_tokens={budget}; give a larger one"
+                f"{of_pictures} tokens) need more than max_visual_tokens={budget}; {needed} would do"
             )
         return tuple(thinned(one, frames) if isinstance(one, Clip) else one for one in seen)
 

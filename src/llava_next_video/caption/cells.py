@@ -1,4 +1,4 @@
-"""Videos inside a parquet file: read when they are needed, not before."""
+"""Videos inside a parquet file, read when needed; and those that are not there."""
 
 from __future__ import annotations
 
@@ -42,6 +42,22 @@ class Cell:
         if not isinstance(content, bytes):
             raise MediaError(f"{self.name}: holds {type(content).__name__}; expected bytes")
         return content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A video that its row cannot have captioned; `told` says why."""
+
+    name: str
+    told: str
+
+    def read(self) -> bytes:
+        """Never.
+
+        Raises:
+            MediaError: Always; it becomes the video's row.
+        """
+        raise MediaError(self.told)
 
 
 def table_rows(path: Path) -> Iterator[Row]:

@@ -6,12 +6,12 @@ import csv
 import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 from typing import cast
 
-from llava_next_video.caption.cells import Cell, table_rows
+from llava_next_video.caption.cells import Cell, Missing, table_rows
 from llava_next_video.data.record import Place, Slice
 from llava_next_video.data.rows import VIDEO_ENDINGS, Row, container, read_rows
 from llava_next_video.errors import ConfigError, DataError
@@ -21,7 +21,7 @@ IDS = ("id", "video_id", "key", "__key__", "__path__")
 SOURCES = ("path", "video", "videos", "video_path", "file", "file_name", "url", "uri", "bytes", "mp4")
 DURATIONS = ("duration_s", "duration", "length_s")
 
-Source = str | Slice | Cell
+Source = str | Slice | Cell | Missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,23 +39,34 @@ def list_items(inputs: Sequence[str], prompt: str) -> list[Item]:
 
     An input is a folder (searched to its depths, for videos and WebDataset tars), a glob, a video, a list of
     paths (.txt), a table (.csv, .tsv), JSON lines, a JSON list, parquet or a tar. `{name}` in the prompt is
-    the value in that column; a `prompt` column replaces the prompt for its row.
+    the value in that column; a `prompt` column replaces the prompt for its row. A row whose column is empty,
+    and a sample of a tar without a video, are `Missing`, so that they become rows with an error.
 
     Raises:
-        ConfigError: Nothing was found, or the prompt names a field that a row does not have.
+        ConfigError: Nothing was found, or the prompt names a field that no row has.
         DataError: A line of a manifest cannot be used (file and line), or two videos have one id.
     """
     template = Template(prompt)
     items: dict[str, Item] = {}
+    fields: set[str] = set()
+    unfilled: ConfigError | None = None
     for given in inputs:
         for values, place in _found(given):
-            item = _item(values, place, template)
+            fields.update(name for name in template.fields if values.get(name) is not None)
+            try:
+                item = _item(values, place, _prompt(values, place, template))
+            except ConfigError as error:
+                unfilled = unfilled or error
+                item = _item(values, place, template.text)
+                item = replace(item, source=Missing(name=_named(item.source), told=str(error)))
             if item.id in items:
                 raise DataError(
                     f"{place}: the id {item.id!r} stands for {_named(items[item.id].source)} and "
                     f"{_named(item.source)}; give each video an id of its own"
                 )
             items[item.id] = item
+    if unfilled is not None and not fields.issuperset(template.fields):
+        raise unfilled
     if not items:
         raise ConfigError(
             f"no videos found in {', '.join(inputs)}; expected a folder or glob with files such as .mp4, or "
@@ -200,11 +211,14 @@ def _rooted(values: Mapping[str, object], root: str) -> Mapping[str, object]:
     return values
 
 
-def _item(values: Mapping[str, object], place: Place, template: Template) -> Item:
+def _item(values: Mapping[str, object], place: Place, prompt: str) -> Item:
     source = next((values[name] for name in SOURCES if values.get(name) is not None), None)
     if isinstance(source, list) and len(source) == 1:
         source = source[0]
-    if not isinstance(source, str | Slice | Cell) or not source:
+    if source is None and _ending(place.file) == "tar":
+        told = f"{place}: no video in this sample; it has {', '.join(sorted(map(str, values)))}"
+        source = Missing(name=f"{values.get('id')} in {place.file}", told=told)
+    if not isinstance(source, str | Slice | Cell | Missing) or not source:
         if source:
             raise DataError(
                 f"{place}: the video is of type {type(source).__name__}; expected a path, a URL or bytes"
@@ -216,13 +230,13 @@ def _item(values: Mapping[str, object], place: Place, template: Template) -> Ite
     id = next((str(values[name]) for name in IDS if values.get(name) is not None), None)
     if id is None:
         raise DataError(f"{place}: a video in a table needs an id; add a column 'id'")
+    return Item(id=id, source=source, prompt=prompt, seconds=_seconds(values, place))
+
+
+def _prompt(values: Mapping[str, object], place: Place, template: Template) -> str:
+    """The row's own prompt, or the template filled with its columns."""
     own = values.get("prompt")
-    return Item(
-        id=id,
-        source=source,
-        prompt=own if isinstance(own, str) and own.strip() else template.fill(values, place),
-        seconds=_seconds(values, place),
-    )
+    return own if isinstance(own, str) and own.strip() else template.fill(values, place)
 
 
 def _seconds(values: Mapping[str, object], place: Place) -> float | None:

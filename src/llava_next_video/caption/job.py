@@ -107,11 +107,30 @@ def open_output(output: Path, identity: Mapping[str, object], *, new_run: bool =
     return mark
 
 
+FLAGS = {"max_new_tokens": "--max-tokens", "per_second": "--fps", "server_model": "--model"} | {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        "prompt",
+        "frames",
+        "near_keys",
+        "temperature",
+        "seed",
+        "dtype",
+        "quantize",
+        "kv_dtype",
+        "send",
+    )
+}
+
+
 def _difference(found: Mapping[str, object], identity: Mapping[str, object]) -> str:
-    """The first thing that differs, in words."""
+    """The first thing that differs, by its flag if it has one."""
     for name in sorted({*found, *identity} - {"fingerprint"}):
         if found.get(name) != identity.get(name):
-            return f"{name} {found.get(name)!r}, not {identity.get(name)!r}"
+            before, now = found.get(name), identity.get(name)
+            if isinstance(before, Mapping) and isinstance(now, Mapping):
+                return _difference(before, now)
+            return f"{FLAGS.get(name, name)} {before!r}, not {now!r}"
     return "other settings"
 
 

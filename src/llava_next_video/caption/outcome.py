@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from llava_next_video.caption.cells import Cell
+from llava_next_video.caption.cells import Cell, Missing
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.quality import flags
 from llava_next_video.caption.row import Finish, Row
@@ -135,7 +135,7 @@ def row_of(
     """The row that an outcome becomes; `known` are the fields that the outcome does not have."""
     row: dict[str, Any] = {
         "id": item.id,
-        "source": item.source.name if isinstance(item.source, Cell) else source_name(item.source),
+        "source": item.source.name if isinstance(item.source, Cell | Missing) else source_name(item.source),
         "prompt": item.prompt,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         **known,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from llava_next_video.caption.cells import Cell
+from llava_next_video.caption.cells import Cell, Missing
 from llava_next_video.caption.duplicates import look_of
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.outcome import Seen, Sight, TransientError
@@ -31,7 +31,7 @@ def see_frames(item: Item, decoder: Decoder, sampling: Sampling, *, look: bool) 
     Raises:
         MediaError: It cannot be read; `TransientError` where trying again may help.
     """
-    source = item.source.read() if isinstance(item.source, Cell) else item.source
+    source = item.source.read() if isinstance(item.source, Cell | Missing) else item.source
     try:
         clip = decoder.read(Video(source=source), sampling)
     except MediaError as error:

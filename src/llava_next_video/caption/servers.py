@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from llava_next_video.caption.cells import Cell
+from llava_next_video.caption.cells import Cell, Missing
 from llava_next_video.caption.items import Item
 from llava_next_video.caption.outcome import DescriberGoneError, Model, Said, Seen, Sight, Tell
 from llava_next_video.caption.seeing import see_frames
@@ -268,7 +268,7 @@ def _data_url(kind: str, contents: Sequence[bytes]) -> str:
 
 def _bytes_of(item: Item) -> bytes:
     """The file of a video, wherever it is."""
-    if isinstance(item.source, Slice | Cell):
+    if isinstance(item.source, Slice | Cell | Missing):
         return item.source.read()
     if "://" in item.source or item.source.startswith("data:"):
         return fetch(item.source)

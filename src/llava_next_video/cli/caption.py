@@ -194,7 +194,8 @@ def caption(
         )
     if figures.errors:
         way_out = "the column 'error' says why, --retry-errors tries again"
-        typer.echo(f"{figures.errors} videos have no caption; {way_out}", err=True)
+        counted = "1 video has" if figures.errors == 1 else f"{figures.errors} videos have"
+        typer.echo(f"{counted} no caption; {way_out}", err=True)
     typer.echo(estimate(figures), err=True)
     typer.echo(output)
 

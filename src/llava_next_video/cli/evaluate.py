@@ -86,7 +86,7 @@ def run(
     A run that was interrupted goes on where it was, as long as everything that the answers depend on is the
     same. The folder holds every item with its prompt, answer and mark in items.jsonl.
     """
-    from llava_next_video.assistant.loading import default_checkpoint
+    from llava_next_video.checkpoint_name import default_checkpoint
     from llava_next_video.evaluate import ServerJudge, Shard, WorldJudge, examine, prepare
     from llava_next_video.evaluate.manifest import of_model
     from llava_next_video.model.checkpoint import checkpoint_folder

@@ -167,6 +167,9 @@ def _decoded(
             return read_clip(source, sampling, limits, policy=policy, means=means)
         return read_image(source, limits, policy=policy)
     except LlavaNextVideoError as error:
-        return type(error)(str(error))
+        told = str(error)
+        if isinstance(medium.source, Slice) and told.startswith(unnamed := f"{medium.source.size} bytes: "):
+            told = f"{source_name(medium.source)}: {told.removeprefix(unnamed)}"
+        return type(error)(told)
     except Exception as error:  # The outermost wall: one clip of a million; the caller counts and names it.
         return MediaError(f"{source_name(medium.source)}: {type(error).__name__}: {error}")

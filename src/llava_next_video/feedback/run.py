@@ -15,7 +15,7 @@ from typing import Any
 from llava_next_video.assistant import VideoAssistant
 from llava_next_video.data.files import Spelling, write_samples
 from llava_next_video.data.record import Preference
-from llava_next_video.errors import LlavaNextVideoError
+from llava_next_video.errors import ConfigError, LlavaNextVideoError
 from llava_next_video.feedback.judges import Judge
 from llava_next_video.feedback.pairing import Rule, choose
 from llava_next_video.feedback.plan import (
@@ -27,11 +27,13 @@ from llava_next_video.feedback.plan import (
     verdict_key,
 )
 from llava_next_video.feedback.questions import Asked
-from llava_next_video.judging import Ledger, UndecidedError, first_decision
+from llava_next_video.judging import Ledger, UndecidedError, UnreachedError, first_decision
 from llava_next_video.messages import Text, Turn
 
 PAIRS = "pairs.jsonl"
 ATTEMPTS = 3
+UNREACHED_AT_MOST = 5
+FLAGS = {"max_new_tokens": "--max-tokens"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +95,14 @@ def prefer(
         report: Gets lines for people.
 
     Raises:
-        ConfigError: A question that the judge cannot judge, or a judge that will never answer.
+        ConfigError: A question that the judge cannot judge, or a judge that will never answer, or
+            that was not reached for five answers in a row; the output has answers that were drawn otherwise.
     """
     for asked in questions:
         judge.refuse(asked)
     output.mkdir(parents=True, exist_ok=True)
     answers, verdicts = Ledger(output / ANSWERS), Ledger(output / VERDICTS)
+    _refuse_others(answers, sampled, output)
     said = said_before(answers)
     todo = [asked for asked in questions if sampled.key(asked) not in said]
     unanswered = 0
@@ -129,9 +133,23 @@ def prefer(
         if verdict_key(judge, asked, text) not in known
     ]
     before = len(verdicts.rows)
+    in_vain: list[str] = []  # the answers in a row for which nobody was reached
 
     def decide(one: tuple[Asked, str]) -> bool:
-        return _decide(judge, one[0], one[1], verdicts, attempts=attempts, rest_s=rest_s, report=report)
+        try:
+            decided = _decide(
+                judge, one[0], one[1], verdicts, attempts=attempts, rest_s=rest_s, report=report
+            )
+        except UnreachedError as error:
+            in_vain.append(str(error))
+            if len(in_vain) >= UNREACHED_AT_MOST:
+                raise ConfigError(
+                    f"the judge was not reached for {len(in_vain)} answers in a row ({error}); start it and "
+                    "run the same command again: answers and verdicts are kept"
+                ) from error
+            return False
+        in_vain.clear()
+        return decided
 
     with ThreadPoolExecutor(judge.at_once, thread_name_prefix="judge") as pool:
         try:
@@ -163,6 +181,19 @@ def prefer(
     )
 
 
+def _refuse_others(answers: Ledger, sampled: Sampled, output: Path) -> None:
+    """Raise when the answers that are there were drawn otherwise: their pairs would be replaced."""
+    if not answers.rows:
+        return
+    found, wanted = answers.rows[-1]["sampled"], asdict(sampled)
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            flag = FLAGS.get(name, "--" + name.replace("_", "-"))
+            raise ConfigError(
+                f"{output} has answers made with {flag} {found.get(name)}, not {value}; name another folder"
+            )
+
+
 def _decide(
     judge: Judge,
     asked: Asked,
@@ -173,7 +204,11 @@ def _decide(
     rest_s: float,
     report: Callable[[str], None],
 ) -> bool:
-    """Ask the judge until it gives a score; each attempt is a line, with or without one."""
+    """Ask the judge until it gives a score; each attempt is a line, with or without one.
+
+    Raises:
+        UnreachedError: Nobody was there, at any attempt.
+    """
     row = {
         "key": verdict_key(judge, asked, text),
         "id": asked.id,
@@ -183,9 +218,12 @@ def _decide(
         "prompt": judge.prompt(asked, text),
     }
     reasons: list[str] = []
+    reached = False
 
     def undecided(error: UndecidedError) -> None:
+        nonlocal reached
         reasons.append(str(error))
+        reached = reached or not isinstance(error, UnreachedError)
         verdicts.add({**row, "error": str(error), "reply": error.reply})
 
     verdict = first_decision(
@@ -193,6 +231,8 @@ def _decide(
     )
     if verdict is None:
         report(f"undecided on an answer to {asked.id} after {attempts} attempts: {reasons[-1]}")
+        if not reached:
+            raise UnreachedError(reasons[-1])
         return False
     verdicts.add({**row, "score": verdict.score, "reply": verdict.reply})
     return True

@@ -17,6 +17,10 @@ class UndecidedError(Exception):
         self.reply = reply
 
 
+class UnreachedError(UndecidedError):
+    """Nobody was there to decide."""
+
+
 def first_decision(
     judge: Callable[[], Decision],
     *,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from llava_next_video.errors import ConfigError
-from llava_next_video.judging.attempts import UndecidedError
+from llava_next_video.judging.attempts import UndecidedError, UnreachedError
 
 HOPELESS = (400, 401, 403, 404, 405)
 
@@ -76,4 +76,4 @@ class ChatServer:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 raise UndecidedError(f"no reply within {self.timeout_s:g} s") from error
-            raise UndecidedError(f"not reached ({reason or type(error).__name__})") from error
+            raise UnreachedError(f"not reached ({reason or type(error).__name__})") from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from llava_next_video.checkpoint_name import DEFAULT, default_checkpoint
 from llava_next_video.data.mixture import Source, read_mixture, read_source
 from llava_next_video.errors import ConfigError
 from llava_next_video.train.dpo_settings import DpoSettings, check_dpo
@@ -136,7 +137,7 @@ class Recipe:
     """A training run.
 
     Attributes:
-        model: Checkpoint folder or hub name to start from.
+        model: Checkpoint folder or hub name to start from; `default` is the package's own.
         output: Folder for checkpoints, metrics and the final model.
         tune: Parts that learn whole; None: `align` the projector, `sft` all parts (with LoRA the projector),
             `dpo` the language model (with LoRA nothing beside the adapters).
@@ -213,6 +214,8 @@ def parse_recipe(table: Mapping[str, object], folder: Path) -> Recipe:
     output, model = str(folder / recipe.output), recipe.model
     if (folder / model).exists():
         model = str(folder / model)
+    elif model == DEFAULT:
+        model = str(default_checkpoint())
     dpo = recipe.dpo
     if dpo is not None and dpo.reference_model is not None and (folder / dpo.reference_model).exists():
         recipe = dataclasses.replace(
@@ -235,6 +238,7 @@ def _check(recipe: Recipe) -> None:
         "data.frames": (data.frames, 1),
         "data.pack_tokens": (data.pack_tokens, 1),
         "data.workers": (data.workers, 0),
+        "learning.steps": (1 if learning.steps is None else learning.steps, 1),
         "learning.batch": (learning.batch, 1),
         "learning.accumulate": (learning.accumulate, 1),
         "learning.warmup": (learning.warmup, 0),

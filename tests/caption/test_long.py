@@ -20,7 +20,7 @@ from tests.serve.conftest import serving
 from llava_next_video import VideoAssistant
 from llava_next_video.caption import Settings, caption, list_items
 from llava_next_video.caption.local import local_model
-from llava_next_video.caption.servers import server_model
+from llava_next_video.caption.servers import Send, server_model
 from llava_next_video.media import Sampling
 from llava_next_video.world import write_world
 
@@ -86,7 +86,10 @@ def told_here(films: Path, output: Path) -> dict[object, object]:
     return captions(output)
 
 
-def test_our_server_gives_the_captions_that_the_model_here_gives(films: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("send", ["video", None])
+def test_our_server_gives_the_captions_that_the_model_here_gives(
+    films: Path, tmp_path: Path, send: Send | None
+) -> None:
     here = told_here(films, tmp_path / "here")
     with serving(VideoAssistant.load()) as running:
         model = server_model(
@@ -95,7 +98,7 @@ def test_our_server_gives_the_captions_that_the_model_here_gives(films: Path, tm
             "Describe the video.",
             Sampling(),
             OPTIONS,
-            send="video",
+            send=send,
             at_once=8,
             look=False,
             key=None,

@@ -87,8 +87,9 @@ def read_footage(
     if isinstance(video, Clip):
         if sampling is not None and sampling != video.sampling:
             raise ConfigError(
-                f"this clip was already read with {video.sampling}; {sampling} was asked for: "
-                "read it again, or drop num_frames, fps and sampler"
+                f"this clip was already read with {video.sampling}; the call or the processor's own settings "
+                f"ask for {sampling}: read it so, or take it as it is: do_sample_frames=False, "
+                "without num_frames, fps and sampler"
             )
         return Footage(
             frames=_as_tensor(video.frames).permute(0, 3, 1, 2),

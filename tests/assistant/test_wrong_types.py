@@ -59,7 +59,7 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(tiny_checkpoint: Pat
         "max_length": "max_length is '9'; expected a whole number above 0, or None",
         "tokens": "max_new_tokens is 2.5; expected a whole number",
         "a rope": "rope is 'wide'; expected a factor such as 2.0, 'auto', a RopeScaling, or None",
-        "a kind of rope": "unknown rope scaling 'llama3'; known: linear, dynamic, yarn",
+        "a kind of rope": "unknown rope scaling 'llama3'; known: auto, linear, dynamic, yarn",
         "a factor": "rope factor '2' is below 1, or no number; it stretches the context, e.g. 2.5",
         "slow frames": "slow-fast with every=2.5 leaves no fast frames; give a whole number, 2 or more",
         "a newline": "unknown newline 'row'; known: no_token, one_token, frame, grid",

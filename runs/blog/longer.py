@@ -16,7 +16,7 @@ from network import CELLS, LAYERS, WIDTH
 from networks import HEADS, THETA, TOWER, Turning
 from ropes import FRAME, HEAD, READ_FRAMES, TRAINED_FRAMES, automatic, name_of, tokens_of, tried
 from scenes import Mix
-from stack import SMALL, Setting, Stack, Supply, paced
+from stack import SMALL, Setting, Stack, Supply, learnt, paced
 from stages import Seen, Text, answer_loss, look
 from text import Words, make_tokenizer
 from torch import Tensor
@@ -74,7 +74,7 @@ def learn(stack: Stack, supply: Supply, until: float) -> dict[str, object]:
         supply.want(*[1] * len(TRAINED_FRAMES))
         both = stack.language | stack.join
         pace = paced(stack.setting, until)
-        return stack.learn("lengths", both, losses, pace, rate=0.003, cool=0.95, supply=supply)
+        return learnt(stack.lessons("lengths", both, losses, pace, rate=0.003, cool=0.95, supply=supply))
     finally:
         supply.stop()
 

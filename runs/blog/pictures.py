@@ -13,7 +13,7 @@ import torch
 from files import write_whole
 from marks import Examination, cells
 from scenes import Mix
-from stack import SMALL, Setting, Stack, Supply, paced
+from stack import SMALL, Setting, Stack, Supply, learnt, paced
 from stages import Seen, Text, answer_loss, code, fact_loss, look, read
 from text import Words, make_tokenizer
 from torch import Tensor
@@ -69,7 +69,9 @@ def learn_pictures(setting: Setting, *, tiled: bool, until: float) -> None:
             if stage == "seeing":
                 supply.want(1, 0.2)
             pace = paced(setting, begun + share * (until - begun))
-            log.append(stack.learn(stage, weights, losses, pace, rate=rate, cool=cool, supply=supply))
+            log.append(
+                learnt(stack.lessons(stage, weights, losses, pace, rate=rate, cool=cool, supply=supply))
+            )
         stack.save(setting.out / name)
     finally:
         supply.stop()

@@ -22,7 +22,7 @@ from pool import to_device
 from scenes import Mix
 from scenes import rows as scene_rows
 from speak import Views, picked, speak
-from stack import ROOM, Setting, Stack, Supply, paced
+from stack import ROOM, Setting, Stack, Supply, learnt, paced
 from stages import Text, look
 from text import UNKNOWN, dialogue_rows
 from torch import Tensor
@@ -60,7 +60,7 @@ def learn_preferences(setting: Setting, *, careless_until: float, until: float) 
         pace = paced(setting, careless_until)
         losses = lambda done: [stack.asked(supply.pools[0], setting.batch, still=False)]  # noqa: E731
         both = stack.language | stack.join
-        log = [stack.learn("careless", both, losses, pace, rate=0.003, cool=0.6, supply=supply)]
+        log = [learnt(stack.lessons("careless", both, losses, pace, rate=0.003, cool=0.6, supply=supply))]
         found: dict[str, object] = {"log": log, "rounds": []}
         exam = Examination(stack.words, setting.examine)
         table = scene_rows(random.Random("unseen"), setting.examine, mixes[1], stack.words, ROOM)
@@ -152,7 +152,7 @@ def _round(
         return [each, DPO.sft_weight * spoken]
 
     pace = paced(setting, until, steps)
-    step_log = stack.learn("preferences", stack.language, losses, pace, rate=RATE, cool=0.5)
+    step_log = learnt(stack.lessons("preferences", stack.language, losses, pace, rate=RATE, cool=0.5))
     accuracy, margin = torch.stack(figures).mean(0).tolist()
     return told | {"accuracy": round(accuracy, 3), "margin": round(margin, 3)}, step_log
 

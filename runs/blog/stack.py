@@ -159,23 +159,6 @@ class Stack:
         text = Text.of(seen.rows, self.seeds)
         return answer_loss(look(self.model, self.head, seen, text)[0], text)
 
-    def learn(
-        self,
-        stage: str,
-        weights: dict[str, nn.Parameter],
-        losses: Callable[[float], Losses],
-        pace: Iterator[float],
-        *,
-        rate: float,
-        cool: float,
-        supply: Supply | None = None,
-    ) -> dict[str, object]:
-        """Learn at a pace; what it was is returned."""
-        [told] = deque(
-            self.lessons(stage, weights, losses, pace, rate=rate, cool=cool, supply=supply), maxlen=1
-        )
-        return told
-
     def lessons(
         self,
         stage: str,
@@ -187,7 +170,7 @@ class Stack:
         cool: float,
         supply: Supply | None = None,
     ) -> Iterator[dict[str, object]]:
-        """The same step by step; after each, what it has been so far."""
+        """Learn at a pace, step by step; after each, what the stage has been so far."""
         optimizer = MuonAdamW(weights, muon_lr=rate)
         self.networks.requires_grad_(False)
         for weight in weights.values():
@@ -222,6 +205,12 @@ class Stack:
             path = folder / f"seed{seed}.pt"
             torch.save(state, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
+
+
+def learnt(lessons: Iterator[dict[str, object]]) -> dict[str, object]:
+    """Take all steps of a stage; what it has been."""
+    [told] = deque(lessons, maxlen=1)
+    return told
 
 
 def paced(setting: Setting, until: float, steps: int | None = None) -> Iterator[float]:

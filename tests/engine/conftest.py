@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from llava_next_video.engine.native import Kernels
+from llava_next_video.engine.native.library import found_kernels
 from llava_next_video.geometry import image_layout, video_layout
 from llava_next_video.inputs import Medium, ModelInputs, padded_batch
 from llava_next_video.size import Size
@@ -18,6 +20,15 @@ from llava_next_video.size import Size
 IMAGE, VIDEO, END, VOCABULARY = 301, 300, 2, 320
 SIDE, PATCH = 56, 14
 PINPOINTS = [[56, 112], [112, 56], [112, 112]]
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    """The kernels in C++, where this machine can run and compile them."""
+    found, reason = found_kernels()
+    if found is None:
+        pytest.skip(f"no kernels: {reason}")
+    return found
 
 
 def tiny(

@@ -20,14 +20,6 @@ from llava_next_video.engine.settings import Quantize
 from llava_next_video.errors import ConfigError
 
 
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    found, reason = found_kernels()
-    if found is None:
-        pytest.skip(f"no kernels: {reason}")
-    return found
-
-
 def exact_attention(queries: Tensor, keys: Tensor, values: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     """In float64, from the definition: tokens x heads x width, and the logs of the sums."""
     rows, heads, width = queries.shape

@@ -28,6 +28,20 @@ LIKE = st.lists(
 """For each request which beginning it has, how many pages of it, where the chunk starts, how long it is."""
 
 
+def small_table(*, shared_from: int | None) -> StepTable:
+    """For 8 tokens of 4 requests, with key heads of their own."""
+    return StepTable(
+        tokens=8,
+        requests=4,
+        pages_each=ROOM,
+        scratch_page=SCRATCH,
+        page_tokens=PAGE,
+        group=1,
+        long_from=64,
+        shared_from=shared_from,
+    )
+
+
 def chunks_like(numbers: Sequence[tuple[int, int, float, float]]) -> list[Chunk]:
     """Requests on pages of their own behind a common beginning, each with some tokens to compute."""
     chunks = []
@@ -102,16 +116,7 @@ def test_every_token_before_a_row_is_seen_once_by_it(
 
 
 def test_a_common_beginning_is_found_once_for_requests_that_go_on() -> None:
-    table = StepTable(
-        tokens=8,
-        requests=4,
-        pages_each=ROOM,
-        scratch_page=SCRATCH,
-        page_tokens=PAGE,
-        group=1,
-        long_from=64,
-        shared_from=2 * PAGE,
-    )
+    table = small_table(shared_from=2 * PAGE)
     requests = [request_on([1, 2, 3, 10 + number], number) for number in range(3)]
 
     def step(start: int, members: list[int]) -> Plan:
@@ -127,16 +132,7 @@ def test_a_common_beginning_is_found_once_for_requests_that_go_on() -> None:
 
 
 def test_only_what_is_new_is_sent() -> None:
-    table = StepTable(
-        tokens=8,
-        requests=4,
-        pages_each=ROOM,
-        scratch_page=SCRATCH,
-        page_tokens=PAGE,
-        group=1,
-        long_from=64,
-        shared_from=None,
-    )
+    table = small_table(shared_from=None)
     requests = [request_on([10 * number], number) for number in range(3)]
     there = np.full_like(table.numbers, -1)
     there[: table.table_numbers] = 0

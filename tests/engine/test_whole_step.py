@@ -22,19 +22,10 @@ from llava_next_video.engine.native import (
     WholeStep,
     looks,
 )
-from llava_next_video.engine.native.library import found_kernels
 from llava_next_video.engine.settings import Quantize
 
 WIDTH, INNER, VOCABULARY, LAYERS, SLOTS, EPSILON = 50, 36, 70, 2, 700, 1e-5
 LOSS: dict[Quantize, float] = {"none": 0.01, "int8": 0.04}
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    found, reason = found_kernels()
-    if found is None:
-        pytest.skip(f"no kernels: {reason}")
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)

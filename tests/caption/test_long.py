@@ -132,7 +132,7 @@ def test_the_command_killed_twice_goes_on(films: Path, tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("ray")
 def test_a_cluster_that_loses_a_model_actor_writes_each_id_once(films: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="the ray extra is not installed")
     out = tmp_path / "out"
     words = [films, "--output", out, "--prompt", "Describe the video.", "--max-tokens", 24, "--part-rows", 4]
     run = command(*words, "--ray", "local", "--workers", 1)

@@ -233,8 +233,8 @@ def test_a_tar_gives_media_as_slices_of_the_archive(tmp_path: Path) -> None:
 
 
 def test_parquet_rows_are_read_like_json_rows(tmp_path: Path) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow", reason="the caption extra is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the caption extra is not installed")
     talk = [{"from": "human", "value": "<video>\nWhat moves?"}, {"from": "gpt", "value": "A red circle."}]
     table = arrow.table({"video": ["clips/a.mp4"], "image": [None], "conversations": [talk]})
     parquet.write_table(table, tmp_path / "rows.bin")

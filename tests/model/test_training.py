@@ -83,7 +83,7 @@ def test_a_trainer_trains_saves_and_resumes(make, tmp_path, inputs):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_adapters_train_merge_and_load(make, tmp_path, inputs):
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="the train extra is not installed")
     base = make.ours(make.tiny())
     base.save_pretrained(tmp_path / "base")
     settings = peft.LoraConfig(

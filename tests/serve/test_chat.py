@@ -229,7 +229,7 @@ def test_what_cannot_be_done_is_refused_in_openais_envelope(
 
 
 def test_an_answer_in_json_follows_its_schema(client: openai.OpenAI, clip: Path) -> None:
-    pytest.importorskip("llguidance")
+    pytest.importorskip("llguidance", reason="the structured extra is not installed")
     schema = {
         "type": "object",
         "properties": {"shape": {"enum": ["square", "circle"]}, "count": {"type": "integer", "maximum": 9}},

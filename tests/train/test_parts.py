@@ -62,7 +62,7 @@ def test_a_rate_for_a_part_that_does_not_learn_is_refused(
 def test_adapters_touch_the_tower_only_when_it_is_named(
     model: LlavaNextVideoForConditionalGeneration, parts: tuple[str, ...]
 ) -> None:
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="the train extra is not installed")
     adapted = add_adapters(model, LoraSettings(rank=4, parts=parts), ("projector",))
     learning = {name: part_of(name) for name, p in adapted.named_parameters() if p.requires_grad}
     assert set(learning.values()) == {*parts, "projector"}

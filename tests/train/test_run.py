@@ -207,7 +207,7 @@ def test_no_room_for_a_checkpoint_leaves_the_last_one_to_go_on_from(recipe: Path
 
 @pytest.mark.slow
 def test_lora_saves_an_adapter_and_resumes(recipe: Path, tmp_path: Path, checkpoint: Path) -> None:
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="the train extra is not installed")
     settings = ["lora.rank=4", "lora.dropout=0.1"]
     whole = run_training(recipe, "sft", settings)
     assert {path.name for path in whole.folder.iterdir()} >= {
@@ -227,7 +227,7 @@ def test_lora_saves_an_adapter_and_resumes(recipe: Path, tmp_path: Path, checkpo
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 def test_qlora_quantises_the_language_model_and_nothing_else(recipe: Path, checkpoint: Path) -> None:
-    quantised = pytest.importorskip("bitsandbytes").nn.Linear4bit
+    quantised = pytest.importorskip("bitsandbytes", reason="the quant extra is not installed").nn.Linear4bit
     settings = ["lora.rank=4", "lora.bits=4", "learning.steps=2"]
     model = load_model(read_recipe(recipe, "sft", settings))
     narrow = [name for name, module in model.named_modules() if isinstance(module, quantised)]

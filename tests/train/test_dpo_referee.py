@@ -57,7 +57,9 @@ def test_log_probabilities_loss_gradients_and_rewards_are_those_of_trl(
     given: DpoSettings, asked: dict[str, Any], checkpoint: Path, media: Path, tmp_path: Path
 ) -> None:
     trl = pytest.importorskip("trl", reason="trl is not installed; pip install 'llava-next-video[dev]'")
-    datasets = pytest.importorskip("datasets", reason="the dev extra is not installed")
+    datasets = pytest.importorskip(
+        "datasets", reason="datasets, which the referee reads pairs from, is not installed"
+    )
     processor = LlavaNextVideoProcessor.from_pretrained(checkpoint)
     ours = load(checkpoint)
     with Decoder() as decoder:

@@ -186,6 +186,8 @@ def test_control_c_stops_the_answer_and_not_the_program(server: Running) -> None
     program = subprocess.Popen(
         [sys.executable, "-m", "llava_next_video.cli", *words],
         stdin=below, stdout=below, stderr=below, start_new_session=True,
+        # Tests that a shell runs in the background ignore Ctrl-C, and what they start would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     os.close(below)
     heard = ""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int8
 from torch import Tensor
 
 from llava_next_video.engine.between import normed, root_mean_square
+from llava_next_video.engine.cpu import multiplies_bfloat16
 from llava_next_video.engine.linear_cuda import NARROW, refuse_narrow
 from llava_next_video.engine.linear_wide import WideLinear
 from llava_next_video.engine.native import Kernels, NativeLinear, Panels
@@ -217,7 +216,10 @@ def _panels(weight: Tensor, bias: Tensor | None, quantize: Quantize, zero_point:
 
 
 def chosen_dtype(wanted: DType, device: torch.device, quantize: Quantize) -> torch.dtype:
-    """The precision to compute in: the wanted one, or the one that this machine multiplies faster.
+    """The precision to compute in: the wanted one, or the one that such a processor multiplies faster.
+
+    It goes by what the processor has instructions for and not by a stopwatch: processes that share an output
+    must choose alike however busy the machine is.
 
     With 8-bit products on a CPU what lies between them stays in float32: it is little, and float16 can
     overflow.
@@ -236,14 +238,4 @@ def chosen_dtype(wanted: DType, device: torch.device, quantize: Quantize) -> tor
         return torch.float32
     if wanted != "auto":
         return _FLOATS[wanted]
-    return torch.bfloat16 if _seconds(torch.bfloat16) * 1.3 < _seconds(torch.float32) else torch.float32
-
-
-def _seconds(dtype: torch.dtype) -> float:
-    x, weight = torch.ones(256, 768, dtype=dtype), torch.ones(1536, 768, dtype=dtype)
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        F.linear(x, weight)
-        best = min(best, time.perf_counter() - start)
-    return best
+    return torch.bfloat16 if multiplies_bfloat16() else torch.float32

@@ -27,8 +27,8 @@ class EngineSettings:
             leave free.
         feature_bytes: Memory for visual features of media that nobody uses at the moment.
         context: Tokens of one request at most; None: what the checkpoint was made for.
-        dtype: Precision of weights and activations. `auto`: float32 or bfloat16, whichever this machine
-            multiplies faster.
+        dtype: Precision of weights and activations. `auto`: bfloat16 on a GPU, and on a processor with
+            instructions for it, where it is faster; else float32.
         quantize: `int8` on a CPU: 8-bit weights and activations (a scale per weight row and per token) in all
             matrix products of the decoder and the vision tower. On a GPU, in the decoder only: `fp8` weights
             and activations, or `int8` and `int4` weights with activations as they are.

@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import logging
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 
 from llava_next_video.disk import settle
+from llava_next_video.engine.cpu import cpu_flags
 from llava_next_video.engine.native.calls import Kernels
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.errors import ConfigError
@@ -57,7 +57,7 @@ def chosen_kernels(
 @cache
 def found_kernels() -> tuple[Kernels | None, str]:
     """The kernels, or None and why they cannot be had."""
-    missing = _WANTED - _features()
+    missing = _WANTED - cpu_flags()
     if missing:
         return None, f"the processor lacks {', '.join(sorted(missing))}"
     compiler = os.environ.get("CXX") or shutil.which("g++")
@@ -71,17 +71,6 @@ def found_kernels() -> tuple[Kernels | None, str]:
         reason = f"{type(error).__name__}: {error}"
     logger.warning("the engine computes without its C++ kernels, as %s", reason)
     return None, reason
-
-
-def _features() -> frozenset[str]:
-    """What the processor can do, in Linux's words; nothing where there is no such list."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return frozenset()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split() for line in lines if line.startswith("flags")), []))
 
 
 def _cache_folder() -> Path:

@@ -64,7 +64,7 @@ def test_after_a_kill_two_processes_ask_what_is_left_and_the_score_is_that_of_a_
     before = answered(killed)
     pair = [start(table, clips, killed, "--shard", f"{number}/2") for number in (1, 2)]
     told = [process.communicate() for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], told
+    assert [process.returncode for process in pair] == [0, 0], "\n".join(error for _, error in told)
     ids = answered(killed)
     assert len(ids) == len(set(ids)) == 12
     assert set(before) < set(ids)

@@ -70,10 +70,32 @@ def test_single_tokens_attend_each_to_their_own_slots(
     torch.manual_seed(width)
     store, queries = torch.randn(2, 2, 1500, width).bfloat16(), torch.randn(4, 6, width).to(dtype)
     alone = [(3, 0, 1500), (0, 17, 18), (2, 700, 1111)]
-    found = kernels.attend_alone(queries, store, looks(alone))
+    found = kernels.attend_alone(queries, store, looks(alone), 3)
     for one, (row, begin, end) in zip(found, alone, strict=True):
         exact, _ = exact_attention(queries[row][None], store[0, :, begin:end], store[1, :, begin:end], False)
         assert (one - exact[0]).norm() / exact.norm() < 0.01
+
+
+@pytest.mark.parametrize("group", [1, 3, 4])
+@pytest.mark.parametrize("company", [2, 5, 13])
+def test_what_tokens_look_at_together_is_read_once_and_moves_no_bit(
+    kernels: Kernels, group: int, company: int
+) -> None:
+    """A common beginning of two pieces and a half, whose first half all see, then slots of their own."""
+    torch.manual_seed(company)
+    store = torch.randn(2, 2, 640 + 40 * company, 72).bfloat16()
+    queries = torch.randn(company, 2 * group, 72)
+    seen = [[(0, 640), (640 + 40 * row, 660 + 41 * row % 19 + 40 * row)] for row in range(company)]
+    beside = looks([(row, *one) for row, some in enumerate(seen) for one in some])
+    found = kernels.attend_alone(queries, store, beside, company)
+    for row, some in enumerate(seen):
+        alone = looks([(row, *one) for one in some])
+        assert torch.equal(found[row], kernels.attend_alone(queries, store, alone, 1)[0])
+        keys, values = (torch.cat([side[:, begin:end] for begin, end in some], 1) for side in store)
+        exact, _ = exact_attention(queries[row][None], keys, values, False)
+        assert (found[row] - exact[0]).norm() / exact.norm() < 0.01
+    own = sum(end - begin for _, (begin, end) in seen)
+    assert kernels.slots_read(beside) == 640 + own
 
 
 def test_what_kernels_give_does_not_hang_on_the_number_of_threads(kernels: Kernels) -> None:
@@ -84,7 +106,7 @@ def test_what_kernels_give_does_not_hang_on_the_number_of_threads(kernels: Kerne
     for threads in (1, 3):
         torch.set_num_threads(threads)
         attended, _ = kernels.attend(queries, store[0], store[1], causal=True)
-        found.append((attended, kernels.attend_alone(queries, store, looks([(7, 0, 2000)])), product(x)))
+        found.append((attended, kernels.attend_alone(queries, store, looks([(7, 0, 2000)]), 1), product(x)))
     torch.set_num_threads(before)
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, atol=1e-5)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from tests.engine.conftest import clip, prompt, reference, tiny, words
+from torch import Tensor
 
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
+from llava_next_video.engine.attention_cpu import CpuAttention
 from llava_next_video.engine.features import FeatureCache
-from llava_next_video.engine.scheduler import shares
+from llava_next_video.engine.native import Kernels
+from llava_next_video.engine.scheduler import Chunk, shares
 
 SMALL = EngineSettings(dtype="float32", kv_bytes=1 << 20, token_budget=64, max_requests=16)
 
@@ -72,6 +76,29 @@ def test_shared_pages_attended_as_a_group_give_the_same_logits(model: Any) -> No
                     rows[number[output.request_id]] += [value for _, value in one.top]
         found.append(torch.tensor([rows[index] for index in range(5)]))
     torch.testing.assert_close(found[0], found[1], atol=1e-3, rtol=1e-4)
+
+
+def test_questions_that_generate_read_what_they_share_once(model: Any, kernels: Kernels) -> None:
+    """Six questions about a clip of 400 tokens in every step. The first one has words of its own right behind
+    the clip, so that its second piece of 256 slots ends elsewhere and is read beside that of the others."""
+    settings = EngineSettings(dtype="bfloat16", kv_bytes=1 << 21, token_budget=512, native=True)
+    engine = Engine.from_model(model, settings)
+    attention = engine.runner.attention
+    assert isinstance(attention, CpuAttention)
+    read: list[tuple[int, int]] = []
+    places = attention.places
+
+    def counted(chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor]:
+        slots, looks = places(chunks)
+        read.append((int((looks[:, 2] - looks[:, 1]).sum()), kernels.slots_read(looks)))
+        return slots, looks
+
+    attention.places = counted  # type: ignore[method-assign]
+    prompts = [prompt(clip(1, 100), words(seed, 6)) for seed in range(6)]
+    engine.generate(prompts, SamplingOptions(max_new_tokens=12, ignore_eos=True))
+    together = [once for seen, once in read if seen > 6 * 400]
+    assert len(together) > 8
+    assert max(together) <= 400 + (400 - 256) + 6 * (6 + 12)
 
 
 def test_a_long_clip_never_stops_those_who_generate(model: Any) -> None:

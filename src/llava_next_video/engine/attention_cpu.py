@@ -105,7 +105,7 @@ class CpuAttention:
         out = torch.empty_like(queries, memory_format=torch.contiguous_format)
         sums = torch.empty(queries.shape[:2])
         if plan.alone:
-            out[[row for row, _, _ in plan.alone]] = found
+            out[plan.alone_rows] = found
         for part in plan.parts:
             found, found_sums = self._attend_part(part, store, queries, keys, values)
             found = found.to(queries.dtype)
@@ -129,7 +129,7 @@ class CpuAttention:
         if not plan.alone:
             return queries[:0]
         if self.kernels is not None and plan.looks is not None:
-            return self.kernels.attend_alone(queries, store, plan.looks)
+            return self.kernels.attend_alone(queries, store, plan.looks, len(plan.alone_rows))
         asked = queries.view(queries.shape[0], 1, self.key_value_heads, -1, self.head_width)
         key, value = store[0][None], store[1][None]
         found = [

@@ -1,7 +1,7 @@
 """What a step on a CPU attends to, cut into parts.
 
 Pages that several requests share (computed once for the group), the rest of a request's own pages, and the
-chunk itself.
+chunk itself. Kernels in C++ find out themselves what single tokens share.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ class Part:
 class Plan:
     """What one step attends to, the same for all layers with one window.
 
-    `alone` are single tokens that look at one range of slots, as (row, begin, end): most of the work
-    of a step that generates, done in as few operations as possible; `looks` are the same for the kernels.
+    `alone` are single tokens that look at one range of slots (for kernels in C++ at one or more, side by
+    side), as (row, begin, end): most of the work of a step that generates, done in as few operations as
+    possible. Their rows are `alone_rows`; `looks` are the same as `alone` for the kernels.
     """
 
     alone: list[tuple[int, int, int]] = field(default_factory=list)
+    alone_rows: list[int] = field(default_factory=list)
     looks: Tensor | None = None
     parts: list[Part] = field(default_factory=list)
 
@@ -72,7 +74,11 @@ class Planner:
         for index, chunk in enumerate(chunks):
             begins.append(row)
             row += chunk.count
-            if window is not None and chunk.start + chunk.count > window:
+            if self._native and chunk.count == 1:
+                first = 0 if window is None else max(0, chunk.start + 1 - window)
+                ranges = runs(chunk.request.pages, first, chunk.start + 1, self._page_tokens)
+                plan.alone += [(begins[index], *one) for one in ranges]
+            elif window is not None and chunk.start + chunk.count > window:
                 plan.parts.append(self._windowed(chunk, begins[index], window))
             else:
                 open_chunks.append(index)
@@ -83,7 +89,7 @@ class Planner:
             chunk = chunks[index]
             end = chunk.start + (chunk.count == 1)  # a single token sees itself in its page
             ranges = runs(chunk.request.pages, covered[index], end, self._page_tokens)
-            long = end - covered[index] > _SHORT_TOKENS or tokens == 1 or self._native
+            long = end - covered[index] > _SHORT_TOKENS or tokens == 1
             if chunk.count == 1 and not covered[index] and len(ranges) == 1 and long:
                 plan.alone.append((begins[index], *ranges[0]))
                 continue
@@ -91,7 +97,7 @@ class Planner:
                 short.append(index)
                 continue
             rows = slice(begins[index], begins[index] + chunk.count)
-            if self._native and chunk.count > 1:
+            if self._native:
                 through = runs(
                     chunk.request.pages, covered[index], chunk.start + chunk.count, self._page_tokens
                 )
@@ -106,6 +112,7 @@ class Planner:
             few = [index for index in short if (covered[index] > 0) is among_shared]
             if few:
                 plan.parts.append(self._short(chunks, few, begins, covered))
+        plan.alone_rows = list(dict.fromkeys(row for row, _, _ in plan.alone))
         plan.looks = looks(plan.alone) if self._native else None
         return plan
 

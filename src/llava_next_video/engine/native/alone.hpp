@@ -1,14 +1,15 @@
-// Attention of single tokens, each to keys that lie in rows: as fast as they come from memory.
+// Attention of single tokens, each to keys that lie in rows: as fast as they come from memory, where those that
+// several tokens look at are read once.
 #pragma once
 
 #include <cmath>
+#include <numeric>
+#include <tuple>
 #include <vector>
 
 #include "attention.hpp"
 
 namespace alone {
-
-using attention::LN2;
 
 // Where a token stands among the queries, and slots that it looks at. The looks of a token follow each other.
 struct Look {
@@ -22,192 +23,180 @@ struct Shape {
 
 constexpr int64_t MOST = 256;  // keys in a piece
 
-inline __m512 pairs_of_rows(const __m512* v) {  // two vectors into one whose lanes still add up to their sums
-    return _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
-}
-
-// The sums of sixteen vectors, in their order.
-inline __m512 sums_of(const __m512* v) {
-    __m512 four[4];
-    UNROLL for (int i = 0; i < 4; i++) {
-        const auto ab = _mm512_castps_pd(pairs_of_rows(v + 4 * i)), cd = _mm512_castps_pd(pairs_of_rows(v + 4 * i + 2));
-        four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
-    }
-    const auto fold = [](__m512 a, __m512 b) {
-        return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    };
-    return fold(fold(four[0], four[1]), fold(four[2], four[3]));
-}
-
-// The masks of 32 features each, `left` in all.
-template <int W>
-struct Masks {
-    __mmask32 of[W];
-
-    explicit Masks(int64_t left) {
-        for (int64_t w = 0; w < W; w++) of[w] = left - 32 * w >= 32 ? ~0u : left > 32 * w ? (1u << (left - 32 * w)) - 1 : 0;
-    }
-    __m512i load(const bf16* from, int w) const { return _mm512_maskz_loadu_epi16(of[w], from + 32 * w); }
+// Slots that some tokens look at together. Each finds something of its own there: these results follow each other.
+struct Piece {
+    int64_t begin, end, first, members;
 };
 
-// What 32 * W features add to the scores. Sixteen keys at a time are asked by all heads, as they are then close.
-template <int W>
-inline void score(const bf16* queries, int64_t heads, const bf16* keys, int64_t count, int64_t width, int64_t left,
-                  float* out, int64_t step, bool add) {
-    const Masks<W> masks(left);
-    for (int64_t k = 0; k < count; k += LANES)
-        for (int64_t head = 0; head < heads; head++) {
-            __m512bh query[W];
-            UNROLL for (int w = 0; w < W; w++) query[w] = (__m512bh)masks.load(queries + head * width, w);
-            __m512 sums[LANES];
-            UNROLL for (int64_t lane = 0; lane < LANES; lane++) {
-                const bf16* key = keys + std::min(k + lane, count - 1) * width;
-                sums[lane] = _mm512_setzero_ps();
-                UNROLL for (int w = 0; w < W; w++)
-                    sums[lane] = _mm512_dpbf16_ps(sums[lane], query[w], (__m512bh)masks.load(key, w));
-            }
-            float* to = out + head * step + k;
-            const auto found = sums_of(sums);
-            _mm512_storeu_ps(to, add ? _mm512_add_ps(found, _mm512_loadu_ps(to)) : found);
-        }
-}
+// Who looks at what, and where results are: of each the row of its token, and those of each token in the order of
+// its looks.
+struct Plan {
+    std::vector<Piece> pieces;
+    std::vector<int64_t> rows, results, starts;
 
-// Sums of values (their first 32 * W features), weighed by the shares of H heads, two values at a time. Shares
-// behind the last one are zero.
-template <int H, int W>
-inline void mix(const bf16* shares, int64_t share_step, const bf16* values, int64_t count, int64_t width, int64_t left,
-                float* out, int64_t out_step) {
-    constexpr int CHAINS = H * W > 2 ? 1 : 2;  // as many sums as keep the multiplier busy
-    const Masks<W> masks(left);
-    __m512 sums[CHAINS][H][W][2];
-    UNROLL for (int c = 0; c < CHAINS; c++)
-        UNROLL for (int h = 0; h < H; h++)
-            UNROLL for (int w = 0; w < W; w++) sums[c][h][w][0] = sums[c][h][w][1] = _mm512_setzero_ps();
-    for (int64_t first = 0; first < count; first += 2 * CHAINS)
-        UNROLL for (int c = 0; c < CHAINS; c++) {
-            const int64_t k = first + 2 * c;
-            const bf16 *even = values + std::min(k, count - 1) * width, *odd = values + std::min(k + 1, count - 1) * width;
-            __m512i both[W][2];
-            UNROLL for (int w = 0; w < W; w++) {
-                const auto one = masks.load(even, w), two = masks.load(odd, w);
-                both[w][0] = _mm512_unpacklo_epi16(one, two);
-                both[w][1] = _mm512_unpackhi_epi16(one, two);
-            }
-            UNROLL for (int h = 0; h < H; h++) {
-                const auto share = (__m512bh)_mm512_set1_epi32(*(const int32_t*)(shares + h * share_step + k));
-                UNROLL for (int w = 0; w < W; w++)
-                    UNROLL for (int i = 0; i < 2; i++)
-                        sums[c][h][w][i] = _mm512_dpbf16_ps(sums[c][h][w][i], share, (__m512bh)both[w][i]);
-            }
+    // Looks are cut every MOST slots from where they begin: so those of several tokens have pieces in common, and
+    // threads have something to do. What a token finds hangs neither on threads nor on whom it shares a piece with.
+    Plan(const Look* looks, int64_t count) {
+        std::vector<Look> cuts;
+        for (const Look* look = looks; look < looks + count; look++) {
+            if (look == looks || look->row != look[-1].row) starts.push_back(cuts.size());
+            for (int64_t at = look->begin; at < look->end; at += MOST)
+                cuts.push_back({look->row, at, std::min(look->end, at + MOST)});
         }
-    // Of eight features side by side the first four are in the first sum, the others in the second.
-    const auto order = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
-    UNROLL for (int h = 0; h < H; h++)
-        UNROLL for (int w = 0; w < W; w++) {
-            auto low = sums[0][h][w][0], high = sums[0][h][w][1];
-            if (CHAINS > 1) {
-                low = _mm512_add_ps(low, sums[CHAINS - 1][h][w][0]);
-                high = _mm512_add_ps(high, sums[CHAINS - 1][h][w][1]);
-            }
-            UNROLL for (int i = 0; i < 2; i++) {
-                const int64_t at = 32 * w + LANES * i;
-                const auto from = _mm512_add_epi32(order, _mm512_set1_epi32(8 * i));
-                store(out + h * out_step + at, lanes(left - at), _mm512_permutex2var_ps(low, from, high));
-            }
+        starts.push_back(cuts.size());
+        std::vector<int64_t> order(cuts.size());
+        std::iota(order.begin(), order.end(), 0);
+        const auto lies = [&](int64_t cut) { return std::tie(cuts[cut].begin, cuts[cut].end); };
+        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lies(a) < lies(b); });
+        results.resize(order.size());
+        for (const int64_t cut : order) {
+            if (rows.empty() || lies(cut) != std::tie(pieces.back().begin, pieces.back().end))
+                pieces.push_back({cuts[cut].begin, cuts[cut].end, (int64_t)rows.size(), 0});
+            pieces.back().members++;
+            results[cut] = rows.size();
+            rows.push_back(cuts[cut].row);
         }
-}
+    }
 
-// What pieces of the keys give for each query head: values mixed, sum of shares and largest exponent.
+    int64_t tokens() const { return starts.size() - 1; }
+
+    // Slots that are read for each head of the keys.
+    int64_t read() const {
+        int64_t sum = 0;
+        for (const auto& piece : pieces) sum += piece.end - piece.begin;
+        return sum;
+    }
+};
+
+// What pieces give, head by head of the keys, for each query head of each result: attention, and the log of the sum.
 struct Found {
-    std::vector<Look> pieces;
-    Buffer<float> mixed, sum, largest;
+    Buffer<float> mixed, sums;
 
-    // Cuts long looks, so that all threads have something to do; what is rounded does not hang on their number.
-    Found(const Look* looks, int64_t count, const Shape& shape) {
-        for (int64_t i = 0; i < count; i++) {
-            const auto [row, begin, end] = looks[i];
-            const int64_t parts = (end - begin + MOST - 1) / MOST, step = whole((end - begin + parts - 1) / parts, LANES);
-            for (int64_t at = begin; at < end; at += step) pieces.push_back({row, at, std::min(end, at + step)});
-        }
-        const int64_t heads = pieces.size() * shape.key_heads * shape.group;
+    Found(const Plan& plan, const Shape& shape) {
+        const int64_t heads = plan.rows.size() * shape.key_heads * shape.group;
         mixed.hold(heads * shape.width);
-        sum.hold(heads);
-        largest.hold(heads);
+        sums.hold(heads);
     }
 };
 
-template <class Q>
-void one_piece(const Q* queries, const bf16* keys, const bf16* values, int64_t count, const Shape& shape, Found& found,
-               int64_t at) {
-    const int64_t width = shape.width, padded = whole(count, LANES);
-    static thread_local Buffer<float> score_buffer;
-    static thread_local Buffer<bf16> share_buffer, query_buffer;
-    float* scores = score_buffer.hold(shape.group * padded);
-    bf16 *shares = share_buffer.hold(shape.group * padded), *asking = query_buffer.hold(shape.group * width);
-    to_bf16(queries, asking, shape.group * width);
-    for (int64_t w = 0; w < width;)
-        with_largest<4, 2, 1>((width - w + 31) / 32, [&](auto wide) {
-            score<wide.value>(asking + w, shape.group, keys + w, count, width, width - w, scores, padded, w > 0);
-            w += 32 * wide.value;
-        });
-    for (int64_t head = 0; head < shape.group; head++)
-        found.sum.data()[at + head] = attention::shares_of(scores + head * padded, shares + head * padded, count, padded,
-                                                           shape.scale / LN2, found.largest.data()[at + head]);
-    for (int64_t head = 0; head < shape.group; head += 4)
-        for (int64_t w = 0; w < width; w += 64)
-            with_largest<4, 3, 2, 1>(shape.group - head, [&](auto heads) {
-                with_largest<2, 1>((width - w + 31) / 32, [&](auto wide) {
-                    mix<heads.value, wide.value>(shares + head * padded, padded, values + w, count, width, width - w,
-                                                 found.mixed.data() + (at + head) * width + w, width);
-                });
-            });
-}
-
-// The pieces `first` to `end`, which one row looks at, put together for one head.
+// Results put together for one of the query heads of one head of the keys, whose results begin at `at`.
 template <class O>
-void merge(const Found& found, int64_t first, int64_t end, int64_t heads, int64_t head, int64_t width, O* to) {
+void merge(const Found& found, const int64_t* results, int64_t count, int64_t at, const Shape& shape, O* to) {
     static thread_local Buffer<float> buffer;
-    float *weigh = buffer.hold(end - first), largest = -std::numeric_limits<float>::infinity(), sum = 0;
-    const float *each_largest = found.largest.data() + head, *each_sum = found.sum.data() + head;
-    for (int64_t p = first; p < end; p++) largest = std::max(largest, each_largest[p * heads]);
-    for (int64_t p = first; p < end; p++)
-        sum += each_sum[p * heads] * (weigh[p - first] = std::exp2(each_largest[p * heads] - largest));
+    float *weigh = buffer.hold(count), largest = -std::numeric_limits<float>::infinity(), sum = 0;
+    const int64_t width = shape.width;
+    const auto place = [&](int64_t i) { return at + results[i] * shape.group; };
+    for (int64_t i = 0; i < count; i++) largest = std::max(largest, found.sums.data()[place(i)]);
+    for (int64_t i = 0; i < count; i++) sum += weigh[i] = std::exp(found.sums.data()[place(i)] - largest);
     for (int64_t w = 0; w < width; w += LANES) {
         const auto mask = lanes(width - w);
         auto number = _mm512_setzero_ps();
-        for (int64_t p = first; p < end; p++)
-            number = _mm512_fmadd_ps(load(found.mixed.data() + (p * heads + head) * width + w, mask),
-                                     _mm512_set1_ps(weigh[p - first] / sum), number);
+        for (int64_t i = 0; i < count; i++)
+            number = _mm512_fmadd_ps(load(found.mixed.data() + place(i) * width + w, mask),
+                                     _mm512_set1_ps(weigh[i] / sum), number);
         store(to + w, mask, number);
     }
 }
 
-// By all threads of a parallel region: rows of attention, in the order of the looks.
-template <class Q, class O>
-void together(const Q* queries, const bf16* keys, const bf16* values, O* out, const Shape& shape, Found& found) {
-    const int64_t heads = shape.key_heads * shape.group, width = shape.width, count = found.pieces.size();
-#pragma omp for collapse(2) schedule(dynamic)
-    for (int64_t piece = 0; piece < count; piece++)
-        for (int64_t head = 0; head < shape.key_heads; head++) {
-            const auto [row, begin, end] = found.pieces[piece];
-            const int64_t at = (head * shape.slots + begin) * width, query = head * shape.group;
-            one_piece(queries + (row * heads + query) * width, keys + at, values + at, end - begin, shape, found,
-                      piece * heads + query);
+// What Q queries find in `count` keys, which are read where they lie. Sums are added up in the order of features and of
+// keys, whatever Q is.
+template <int Q>
+void one_piece(const bf16* asking, const bf16* keys, const bf16* values, int64_t count, int64_t width, float scale,
+              float* out, float* sums) {
+    static thread_local Buffer<float> score_buffer;
+    static thread_local Buffer<bf16> share_buffer;
+    const int64_t half = width / 2, padded = whole(count, LANES);
+    float* scores = score_buffer.hold(Q * padded);
+    bf16* shares = share_buffer.hold(Q * padded);
+    const auto* pairs = (const int32_t*)asking;
+    for (int64_t k = 0; k < count; k += LANES) {
+        attention::ask_for(keys + (k + attention::AHEAD) * width, width, LANES, width);
+        __m512 sum[Q];
+        UNROLL for (int q = 0; q < Q; q++) sum[q] = _mm512_setzero_ps();
+        for (int64_t pair = 0; pair < half; pair += LANES) {
+            __m512i square[LANES];
+            attention::turned_keys(keys + k * width, width, count - k, pair, width, square);
+            const int64_t filled = std::min(LANES, half - pair);
+            UNROLL for (int64_t i = 0; i < LANES; i++)
+                if (i < filled)
+                    UNROLL for (int q = 0; q < Q; q++)
+                        sum[q] = _mm512_dpbf16_ps(sum[q], (__m512bh)_mm512_set1_epi32(pairs[q * half + pair + i]),
+                                                  (__m512bh)square[i]);
         }
-#pragma omp for schedule(static)
-    for (int64_t head = 0; head < heads; head++)
-        for (int64_t first = 0, row = 0, end; first < count; first = end, row++) {
-            for (end = first + 1; end < count && found.pieces[end].row == found.pieces[first].row;) end++;
-            merge(found, first, end, heads, head, width, out + (row * heads + head) * width);
+        UNROLL for (int q = 0; q < Q; q++) _mm512_storeu_ps(scores + q * padded + k, sum[q]);
+    }
+    float divide[Q];
+    for (int q = 0; q < Q; q++) {
+        float largest;
+        divide[q] = attention::shares_of(scores + q * padded, shares + q * padded, count, padded,
+                                         scale / attention::LN2, largest);
+        sums[q] = largest * attention::LN2 + std::log(divide[q]);
+    }
+    for (int64_t w = 0; w < width; w += 4 * LANES) {
+        __m512 sum[Q][4];
+        UNROLL for (int q = 0; q < Q; q++)
+            UNROLL for (int i = 0; i < 4; i++) sum[q][i] = _mm512_setzero_ps();
+        for (int64_t k = 0; k < count; k += 2) {
+            const bf16 *even = values + k * width + w, *odd = k + 1 < count ? even + width : even;  // whose share is 0
+            attention::ask_for(even + attention::AHEAD * width, width, 2, std::min(4 * LANES, width - w));
+            UNROLL for (int i = 0; i < 4; i += 2) {
+                const int64_t left = width - w - i * LANES;
+                const auto one = pairs_of(even + i * LANES, left), two = pairs_of(odd + i * LANES, left);
+                const auto low = (__m512bh)side_by_side(one, two, 0), high = (__m512bh)side_by_side(one, two, LANES);
+                UNROLL for (int q = 0; q < Q; q++) {
+                    const auto share = (__m512bh)_mm512_set1_epi32(*(const int32_t*)(shares + q * padded + k));
+                    sum[q][i] = _mm512_dpbf16_ps(sum[q][i], share, low);
+                    sum[q][i + 1] = _mm512_dpbf16_ps(sum[q][i + 1], share, high);
+                }
+            }
+        }
+        UNROLL for (int q = 0; q < Q; q++)
+            UNROLL for (int i = 0; i < 4; i++) {
+                const int64_t at = w + LANES * i;
+                store(out + q * width + at, lanes(width - at), _mm512_mul_ps(sum[q][i], _mm512_set1_ps(1 / divide[q])));
+            }
+    }
+}
+
+// By all threads of a parallel region: rows of attention, a token after the other as they come in the looks.
+template <class Q, class O>
+void together(const Q* queries, const bf16* keys, const bf16* values, O* out, const Shape& shape, const Plan& plan,
+              Found& found) {
+    const int64_t group = shape.group, heads = shape.key_heads * group, width = shape.width, all = plan.rows.size();
+#pragma omp for collapse(2) schedule(dynamic)
+    for (size_t number = 0; number < plan.pieces.size(); number++)
+        for (int64_t head = 0; head < shape.key_heads; head++) {
+            const auto [begin, end, first, members] = plan.pieces[number];
+            static thread_local Buffer<bf16> buffer;
+            bf16* asking = buffer.hold(members * group * width);
+            for (int64_t i = 0; i < members; i++)
+                to_bf16(queries + (plan.rows[first + i] * heads + head * group) * width, asking + i * group * width,
+                        group * width);
+            const int64_t from = (head * shape.slots + begin) * width, at = (head * all + first) * group;
+            const int64_t asked = members * group;
+            for (int64_t done = 0; done < asked;)
+                with_largest<6, 5, 4, 3, 2, 1>(asked - done, [&](auto q) {
+                    one_piece<q.value>(asking + done * width, keys + from, values + from, end - begin, width, shape.scale,
+                                       found.mixed.data() + (at + done) * width, found.sums.data() + at + done);
+                    done += q.value;
+                });
+        }
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t token = 0; token < plan.tokens(); token++)
+        for (int64_t head = 0; head < heads; head++) {
+            const int64_t start = plan.starts[token];
+            merge(found, plan.results.data() + start, plan.starts[token + 1] - start,
+                  head / group * all * group + head % group, shape, out + (token * heads + head) * width);
         }
 }
 
 template <class Q>
 void attend(const Q* queries, const bf16* keys, const bf16* values, const Look* looks, int64_t count, Q* out,
             const Shape& shape, int threads) {
-    Found found(looks, count, shape);
+    const Plan plan(looks, count);
+    Found found(plan, shape);
 #pragma omp parallel num_threads(threads)
-    together(queries, keys, values, out, shape, found);
+    together(queries, keys, values, out, shape, plan, found);
 }
 
 }  // namespace alone

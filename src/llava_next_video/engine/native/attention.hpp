@@ -24,6 +24,7 @@ struct Shape {
 constexpr int TILE = 6;      // query rows whose sums fit into registers, beside
 constexpr int BLOCK = 64;    // so many keys, or features of the values
 constexpr int ROWS = 2 * TILE;  // that look at a block before the next one is fetched
+constexpr int64_t AHEAD = 4 * LANES;  // keys that are asked for before they are read
 constexpr float LN2 = 0.6931471805599453f;
 
 // The product of a tile of rows with N vectors of columns. Both sides hold pairs of bfloat16; each row of the
@@ -46,6 +47,22 @@ inline void product(const uint32_t* left, int64_t left_step, const uint32_t* rig
         for (int n = 0; n < N; n++) _mm512_storeu_ps(out + row * out_step + n * LANES, sums[row][n]);
 }
 
+// Asks the memory for rows that are read soon. What lies behind the last row may be asked for as well.
+template <class K>
+inline void ask_for(const K* from, int64_t step, int64_t rows, int64_t width) {
+    constexpr int64_t LINE = 64 / sizeof(K);
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t at = 0; at < width; at += LINE) _mm_prefetch((const char*)(from + row * step + at), _MM_HINT_T0);
+}
+
+// The pairs of features of sixteen keys (of which `count` are there) from a pair on, the keys side by side.
+template <class K>
+inline void turned_keys(const K* key, int64_t step, int64_t count, int64_t pair, int64_t width, __m512i* square) {
+    UNROLL for (int64_t i = 0; i < LANES; i++)
+        square[i] = i < count ? pairs_of(key + i * step + 2 * pair, width - 2 * pair) : _mm512_setzero_si512();
+    turn_square(square);
+}
+
 // Keys and values of one head, as the products want them: pairs of features (of keys) side by side.
 struct Packed {
     Buffer<uint32_t> keys_buffer, values_buffer;
@@ -59,28 +76,28 @@ struct Packed {
         const int64_t padded = whole(count, LANES);
         keys = keys_buffer.hold(padded * half);
         values = values_buffer.hold(padded / 2 * wide);
-        std::fill_n(keys, padded * half, 0);
-        std::fill_n(values, padded / 2 * wide, 0);
-        std::vector<bf16> row(2 * half, 0);
-        for (int64_t k = 0; k < count; k++) {
+        for (int64_t k = 0; k < count; k += LANES) {
             const int64_t start = k / BLOCK * BLOCK, many = std::min<int64_t>(BLOCK, padded - start);
-            to_bf16(key + k * lie.token, row.data(), width);
-            const auto* pairs = reinterpret_cast<const uint32_t*>(row.data());
             uint32_t* to = keys + start * half + (k - start);
-            for (int64_t pair = 0; pair < half; pair++) to[pair * many] = pairs[pair];
-        }
-        std::vector<bf16> even(wide, 0), odd(wide, 0);
-        for (int64_t k = 0; k < count; k += 2) {
-            to_bf16(value + k * lie.token, even.data(), width);
-            if (k + 1 < count) to_bf16(value + (k + 1) * lie.token, odd.data(), width);
-            else std::fill(odd.begin(), odd.end(), 0);
-            uint32_t* to = values + k / 2 * wide;
-            for (int64_t w = 0; w < wide; w += LANES) {
-                const auto low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(even.data() + w)));
-                const auto high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(odd.data() + w)));
-                _mm512_storeu_si512(to + w, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            ask_for(key + (k + AHEAD) * lie.token, lie.token, LANES, width);
+            for (int64_t pair = 0; pair < half; pair += LANES) {
+                __m512i square[LANES];
+                turned_keys(key + k * lie.token, lie.token, count - k, pair, width, square);
+                const int64_t filled = std::min(LANES, half - pair);
+                UNROLL for (int64_t i = 0; i < LANES; i++)
+                    if (i < filled) _mm512_storeu_si512(to + (pair + i) * many, square[i]);
             }
         }
+        for (int64_t k = 0; k < padded; k += 2)
+            for (int64_t w = 0; w < wide; w += 2 * LANES) {
+                const auto of = [&](int64_t at) {
+                    return at < count ? pairs_of(value + at * lie.token + w, width - w) : _mm512_setzero_si512();
+                };
+                const auto even = of(k), odd = of(k + 1);
+                uint32_t* to = values + k / 2 * wide + w;
+                _mm512_storeu_si512(to, side_by_side(even, odd, 0));
+                if (w + LANES < wide) _mm512_storeu_si512(to + LANES, side_by_side(even, odd, LANES));
+            }
     }
 };
 

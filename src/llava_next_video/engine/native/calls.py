@@ -29,6 +29,7 @@ _ARGUMENTS = {
         *(_POINTER, _POINTER, _LONG, _POINTER, _POINTER, _POINTER, _LONG),
         *(_POINTER, _LONG, _POINTER, _INT),
     ),
+    "slots_read": (_POINTER, _LONG),
 }
 
 
@@ -41,7 +42,7 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         for name, kinds in _ARGUMENTS.items():
             call = getattr(library, name)
-            call.argtypes, call.restype = kinds, None
+            call.argtypes, call.restype = kinds, _LONG if name == "slots_read" else None
         self._library = library
 
     def attend(
@@ -91,16 +92,18 @@ class Kernels:
         self,
         queries: Float[Tensor, "tokens heads width"],
         store: Float[Tensor, "2 key_heads slots width"],
-        looks: Int[Tensor, "rows 3"],
+        looks: Int[Tensor, "looks 3"],
+        rows: int,
     ) -> Float[Tensor, "rows heads width"]:
-        """Attention of single tokens, each to slots in a row: (token, first slot, end).
+        """Attention of single tokens, each to slots that lie in rows: (token, first slot, end).
 
-        The store is in bfloat16.
+        The looks of a token follow each other, and `rows` tokens have some. What several of them look at is
+        read once, which changes no bit. The store is in bfloat16.
         """
         _, heads, width = queries.shape
         _, key_heads, slots, _ = store.shape
         queries = queries.contiguous()
-        out = torch.empty((len(looks), heads, width), dtype=queries.dtype)
+        out = torch.empty((rows, heads, width), dtype=queries.dtype)
         self._library.attend_alone(
             queries.dtype is torch.float32,
             queries.data_ptr(),
@@ -196,7 +199,8 @@ class Kernels:
         """All layers for rows that each belong to another request; what stands in `hidden` is lost.
 
         The store is in bfloat16. Keys and values of each row go into its slot before any row looks at slots;
-        the looks (row, first slot, end) of a row follow each other, and each row has one.
+        the looks (row, first slot, end) of a row follow each other, and each row has one. What several rows
+        look at is read once, which changes no bit.
         """
         assert hidden.is_contiguous()
         assert turns.is_contiguous()
@@ -215,7 +219,12 @@ class Kernels:
         )
         return logits
 
+    def slots_read(self, looks: Int[Tensor, "looks 3"]) -> int:
+        """How many slots are read for each head of the keys, those that several tokens look at once."""
+        read: int = self._library.slots_read(looks.data_ptr(), len(looks))
+        return read
 
-def looks(alone: Sequence[tuple[int, int, int]]) -> Int[Tensor, "rows 3"]:
-    """What single tokens look at, as `attend_alone` wants it."""
+
+def looks(alone: Sequence[tuple[int, int, int]]) -> Int[Tensor, "looks 3"]:
+    """What single tokens look at, as `attend_alone` and `step` want it."""
     return torch.tensor(alone, dtype=torch.int64).view(-1, 3)

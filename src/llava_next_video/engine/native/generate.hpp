@@ -68,7 +68,8 @@ inline void run(const Decoder& decoder, const Store& store, const Batch& batch, 
     const int64_t rows = batch.rows, width = decoder.head.weights.width, asked = kinds.asked(), all = kinds.all();
     const alone::Shape shape{kinds.keys, kinds.queries / kinds.keys, kinds.width, store.slots,
                              1 / std::sqrt((float)kinds.width)};
-    alone::Found found(looks, count, shape);
+    const alone::Plan plan(looks, count);
+    alone::Found found(plan, shape);
     int64_t deepest = decoder.head.weights.deep, widest = 0;
     for (int64_t i = 0; i < decoder.count; i++) {
         const auto& behind = decoder.layers[i].behind;
@@ -93,7 +94,7 @@ inline void run(const Decoder& decoder, const Store& store, const Batch& batch, 
                 place(heads + row * all, batch.turns + row * kinds.width, batch.slots[row], kinds, keys, store.slots);
                 std::copy_n(heads + row * all, asked, queries + row * asked);
             }
-            alone::together(queries, keys, keys + side, attended, shape, found);
+            alone::together(queries, keys, keys + side, attended, shape, plan, found);
             const auto& [out, up, down] = layer.behind;
             together(out, attended, asked, rows, onto, room);
             together(up, batch.hidden, width, rows, {between, up.weights.out, true, false}, room);

@@ -31,6 +31,8 @@ void attend_alone(int wide_queries, const void* queries, const bf16* keys, const
     else alone::attend((const bf16*)queries, keys, values, at, count, (bf16*)out, shape, threads);
 }
 
+int64_t slots_read(const int64_t* looks, int64_t count) { return alone::Plan((const alone::Look*)looks, count).read(); }
+
 void multiply(const rows::Product* product, int wide_in, const void* from, int64_t count, int wide, int add, void* to,
               int threads) {
     const rows::Target target{to, product->weights.out, wide != 0, add != 0};

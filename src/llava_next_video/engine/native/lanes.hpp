@@ -80,6 +80,46 @@ inline void store(bf16* to, __mmask16 mask, __m512 numbers) {
     _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(numbers));
 }
 
+// Up to 32 of `left` numbers, as pairs of bfloat16; zeros behind them.
+inline __m512i pairs_of(const bf16* from, int64_t left) {
+    return left >= 2 * LANES ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16((1u << std::max<int64_t>(left, 0)) - 1, from);
+}
+
+inline __m512i pairs_of(const float* from, int64_t left) {
+    return (__m512i)_mm512_cvtne2ps_pbh(load(from + LANES, lanes(left - LANES)), load(from, lanes(left)));
+}
+
+// Sixteen numbers of each of two rows from the `first` on, side by side.
+inline __m512i side_by_side(__m512i even, __m512i odd, int first) {
+    const auto lane = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                       _mm512_set1_epi32(first));
+    const auto behind = _mm512_add_epi32(lane, _mm512_set1_epi32(2 * LANES));
+    return _mm512_permutex2var_epi16(even, _mm512_or_si512(lane, _mm512_slli_epi32(behind, 16)), odd);
+}
+
+// Numbers in sixteen rows of sixteen to those in sixteen columns.
+inline void turn_square(__m512i* v) {
+    __m512i a[LANES];
+    UNROLL for (int i = 0; i < LANES; i += 2) {
+        a[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        a[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < LANES; i += 4)
+        UNROLL for (int j = 0; j < 2; j++) {
+            v[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + j + 2]);
+            v[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + j + 2]);
+        }
+    UNROLL for (int i = 0; i < 4; i++)
+        UNROLL for (int j = 0; j < LANES; j += 8) {
+            a[i + j] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0x88);
+            a[i + j + 4] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0xdd);
+        }
+    UNROLL for (int i = 0; i < 8; i++) {
+        v[i] = _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88);
+        v[i + 8] = _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd);
+    }
+}
+
 template <class T>
 inline void to_bf16(const T* from, bf16* to, int64_t count) {
     each(count, [&](int64_t i, auto mask) { store(to + i, mask, load(from + i, mask)); });

@@ -158,6 +158,21 @@ def test_integers_times_powers_of_two_lose_nothing_in_kernels(
     assert torch.allclose(product.onto(x, old.clone()), x @ weight.T + bias + old, rtol=1e-6)
 
 
+@pytest.mark.parametrize("zero_point", [128, MOSTLY_POSITIVE])
+@pytest.mark.parametrize("bad", [torch.nan, -torch.nan, torch.inf, -torch.inf])
+def test_what_is_no_number_stays_none_and_spoils_its_own_row_only(
+    kernels: Kernels, bad: float, zero_point: int
+) -> None:
+    torch.manual_seed(0)
+    product = linear([torch.randn(40, 30)], [None], "int8", zero_point, kernels)
+    x = torch.randn(3, 30)
+    clean = product(x.clone())
+    x[1, 7] = bad
+    found = product(x.clone())
+    assert found[1].isnan().all()
+    assert torch.equal(found[[0, 2]], clean[[0, 2]])
+
+
 @pytest.mark.parametrize("rows", [5, 100])
 @pytest.mark.parametrize("quantize", ["none", "int8"])
 @pytest.mark.parametrize("kind", [Kind.GATED_SILU, Kind.GELU_TANH])

@@ -10,7 +10,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
 from llava_next_video.engine.native.panels import address
-from llava_next_video.engine.native.structs import BehindStruct, DecoderStruct, ProductStruct
+from llava_next_video.engine.native.structs import STRUCTS, BehindStruct, DecoderStruct, ProductStruct
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 _ARGUMENTS = {
@@ -43,6 +43,8 @@ class Kernels:
         for name, kinds in _ARGUMENTS.items():
             call = getattr(library, name)
             call.argtypes, call.restype = kinds, _LONG if name == "slots_read" else None
+        there = list((_LONG * len(STRUCTS)).in_dll(library, "struct_bytes"))
+        assert there == [ctypes.sizeof(one) for one in STRUCTS]
         self._library = library
 
     def attend(

@@ -6,6 +6,11 @@ using attention::Shape;
 
 extern "C" {
 
+// What structs.py must agree with: bytes of each struct, in the order there.
+extern const int64_t struct_bytes[5];  // else only this file would see it
+const int64_t struct_bytes[5] = {sizeof(panels::Weights), sizeof(rows::Product), sizeof(rows::Behind),
+                                sizeof(generate::Layer), sizeof(generate::Decoder)};
+
 void attend(int wide_queries, int wide_keys, const void* queries, int64_t query_token, int64_t query_head,
             const void* key, const void* value, int64_t key_token, int64_t key_head, void* out, float* sums,
             int64_t rows, int64_t keys, int64_t key_heads, int64_t group, int64_t width, float scale,

@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <cmath>
+#include <limits>
 
 #include "panels.hpp"
 
@@ -39,21 +40,27 @@ inline __m512 gelu_tanh(__m512 x) {
     return gate(x, _mm512_mul_ps(x, cube));
 }
 
-// The largest and the least of numbers, and zero.
+// The largest and the least of numbers, and zero. They are compared as the integers that their bits are, among which
+// what is no number is farthest from zero, and so never forgotten.
 struct Reach {
-    __m512 above = _mm512_setzero_ps(), below = _mm512_setzero_ps();
+    __m512i above = _mm512_setzero_si512(), below = _mm512_setzero_si512();
 
     void add(__m512 number) {
-        above = _mm512_max_ps(above, number);
-        below = _mm512_min_ps(below, number);
+        above = _mm512_max_epi32(above, _mm512_castps_si512(number));
+        below = _mm512_max_epu32(below, _mm512_castps_si512(number));  // positive if none is below zero
     }
 
-    // What a step of 8 bits must be worth, if so many are below zero.
+    // What a step of 8 bits must be worth, if so many are below zero; no number if one of the row is none.
     float unit(int64_t zero_point) const {
-        const float up = _mm512_reduce_max_ps(above), down = -_mm512_reduce_min_ps(below);
+        const float up = as_float(_mm512_reduce_max_epi32(above)), down = -as_float(_mm512_reduce_max_epu32(below));
+        const float most = std::numeric_limits<float>::max();
+        if (!(up <= most && down <= most)) return std::numeric_limits<float>::quiet_NaN();
         const float least = zero_point == 128 ? std::max(up, down) / 127 : std::max(up / (255 - zero_point), down / zero_point);
         return std::max(least, 1e-10f);
     }
+
+private:
+    static float as_float(uint32_t bits) { return _mm512_cvtss_f32(_mm512_castsi512_ps(_mm512_set1_epi32(bits))); }
 };
 
 // A row as numbers, after what stands before the product.

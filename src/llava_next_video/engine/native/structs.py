@@ -51,3 +51,7 @@ class DecoderStruct(ctypes.Structure):
         ("key_heads", _LONG),
         ("head_width", _LONG),
     )
+
+
+STRUCTS = (WeightsStruct, ProductStruct, BehindStruct, LayerStruct, DecoderStruct)
+"""In the order of `struct_bytes`."""

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -249,9 +250,12 @@ def test_a_ledger_keeps_whole_lines(tmp_path: Path) -> None:
     assert [row["a"] for row in Ledger(path).rows] == [1, 3]
 
 
-def test_the_command_plans_and_refuses_in_one_line(
+@pytest.fixture
+def said(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, stdout and stderr of `prefer` about the world with these arguments."""
+
     def said(*arguments: str) -> tuple[int, str, str]:
         line = ["lnv", "prefer", str(world), "--output", str(tmp_path / "out"), *arguments]
         monkeypatch.setattr(sys, "argv", line)
@@ -259,6 +263,12 @@ def test_the_command_plans_and_refuses_in_one_line(
         told = capsys.readouterr()
         return code, told.out, told.err
 
+    return said
+
+
+def test_the_command_plans_and_refuses_in_one_line(
+    said: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     code, out, _ = said("--dry-run", "--max-tokens", "8")
     assert code == 0
     assert out.startswith("2 questions, 2 without answers: 12 to sample, at most 96 tokens\n")
@@ -268,6 +278,7 @@ def test_the_command_plans_and_refuses_in_one_line(
         (["--judge", "http://127.0.0.1:9"], "--judge-model goes with a judge's URL"),
         (["--rule", "best"], "expected threshold or best_worst"),
         (["--answers", "1"], "a pair needs at least 2"),
+        (["--limit", "0"], "--attempts is 3 and --limit 0; expected at least 1"),
     ):
         code, _, err = said(*arguments)
         assert code == 1
@@ -277,6 +288,30 @@ def test_the_command_plans_and_refuses_in_one_line(
     code, out, err = said(*unheard, "--answers", "2", "--max-tokens", "4", "--temperature", "2")
     assert (code, out) == (1, "")
     assert "the judge gave no score to any of" in err.splitlines()[-1]
+
+
+def test_a_limit_takes_the_first_questions_and_a_run_without_it_asks_the_others(
+    said: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    few = ("--answers", "2", "--max-tokens", "4", "--temperature", "5")
+    answers, verdicts = tmp_path / "out" / "answers.jsonl", tmp_path / "out" / "verdicts.jsonl"
+    _, planned, _ = said(*few, "--limit", "1", "--dry-run")
+    assert planned.startswith("1 questions, 1 without answers: 2 to sample, at most 8 tokens\n")
+    code, _, told = said(*few, "--limit", "1")
+    assert code == 0
+    assert " pairs of 1 questions " in told
+    assert [row["id"] for row in lines(answers)] == ["clip-000000"]
+    first = answers.read_text(), verdicts.read_text()
+    _, planned, _ = said(*few, "--dry-run")
+    assert planned.startswith(
+        "2 questions, 1 without answers: 2 to sample, at most 8 tokens\nat most 2 calls"
+    )
+    assert said(*few)[0] == 0
+    assert [row["id"] for row in lines(answers)] == ["clip-000000", "clip-000001"]
+    kept = answers.read_text().startswith(first[0]), verdicts.read_text().startswith(first[1])
+    assert kept == (True, True)
+    asked = [row["key"] for row in lines(verdicts)]
+    assert len(asked) == len(set(asked))
 
 
 def test_a_folder_with_answers_that_were_drawn_otherwise_is_refused_and_kept(

@@ -53,14 +53,17 @@ def prefer(
     ] = "messages",
     attempts: Annotated[int, typer.Option(help="How often a judge without a score is asked.")] = 3,
     timeout: JudgeTimeout = 60.0,
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first so many questions.", show_default="all")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print how many calls and tokens are left, and do nothing.")
     ] = False,
 ) -> None:
     """Sample answers, have them judged, and write chosen and rejected ones; prints the file of pairs.
 
-    A run that was interrupted goes on where it was. The key of a judge's server is read from
-    OPENAI_API_KEY. `train dpo` learns from the pairs.
+    A run that was interrupted, or had a --limit, goes on where it was. The key of a judge's server is read
+    from OPENAI_API_KEY. `train dpo` learns from the pairs.
     """
     from llava_next_video.data.files import Spelling
     from llava_next_video.feedback import (
@@ -81,8 +84,8 @@ def prefer(
     ):
         if value not in known:
             raise ConfigError(f"{name} is {value!r}; expected {' or '.join(known)}")
-    if attempts < 1:
-        raise ConfigError(f"--attempts is {attempts}; expected at least 1")
+    if attempts < 1 or (limit is not None and limit < 1):
+        raise ConfigError(f"--attempts is {attempts} and --limit {limit}; expected at least 1")
     server = judge_server(judge, judge_model, timeout, known=JUDGES)
     name = _version(model)
     sampled = Sampled(
@@ -94,7 +97,7 @@ def prefer(
         frames=frames,
         seed=seed,
     )
-    asked = read_questions(questions, root)
+    asked = read_questions(questions, root)[:limit]
     assistant = None if dry_run and judge != "self" else load_assistant(model)
     judged_by: Judge = WorldJudge()
     if server is not None:

@@ -105,6 +105,12 @@ def test_the_answers_of_the_world_can_be_kept_and_add_up_to_the_scores(
             mine = [row for row in rows if (row["group"], row["family"]) == (group, family)]
             assert [sum(row["answer"] == row["truth"] for row in mine), len(mine)] == [right, asked]
     assert len(rows) == sum(asked for families in counted.values() for _, asked in families.values())
+    before = answers.read_bytes(), scores.read_bytes()
+    assert told(capsys, monkeypatch, *common, "--out", scores, "--answers", answers)[0] == 0
+    assert (answers.read_bytes(), scores.read_bytes()) == before
+    code, printed, refused = told(capsys, monkeypatch, *common, "--frames", "8", "--answers", answers)
+    assert (code, printed, refused.count("\n")) == (1, "", 2)  # the first says which checkpoint answers
+    assert f"{answers} was begun with another manifest (sampler.frames: 4, now 8)" in refused
 
 
 def test_a_folder_that_is_missing_is_told_before_anything_is_asked(

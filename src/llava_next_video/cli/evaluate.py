@@ -26,8 +26,9 @@ from llava_next_video.cli.options import (
 from llava_next_video.errors import ConfigError
 
 if TYPE_CHECKING:
+    from llava_next_video.assistant import VideoAssistant
     from llava_next_video.evaluate import Judge
-    from llava_next_video.world import Question
+    from llava_next_video.evaluate.manifest import Manifest
 
 evaluate = typer.Typer(help="Examine a model.", no_args_is_help=True)
 
@@ -86,10 +87,7 @@ def run(
     A run that was interrupted goes on where it was, as long as everything that the answers depend on is the
     same. The folder holds every item with its prompt, answer and mark in items.jsonl.
     """
-    from llava_next_video.checkpoint_name import default_checkpoint
     from llava_next_video.evaluate import ServerJudge, Shard, WorldJudge, examine, prepare
-    from llava_next_video.evaluate.manifest import of_model
-    from llava_next_video.model.checkpoint import checkpoint_folder
 
     if attempts < 1 or (limit is not None and limit < 1):
         raise ConfigError(f"--attempts is {attempts} and --limit {limit}; expected at least 1")
@@ -113,15 +111,12 @@ def run(
     assistant = load_assistant(
         model, device=device, dtype=dtype, quantize=quantize, rope_factor=rope_factor, reference=reference
     )
-    folder = default_checkpoint() if model is None else checkpoint_folder(model)
     with _progress() as told:
         report = examine(
             work,
             output,
             assistant=assistant,
-            model=of_model(
-                assistant, model or "the tiny one of the package", folder, rope_factor=rope_factor
-            ),
+            model=_of_model(assistant, model, rope_factor),
             judge=marked_by,
             shard=part,
             attempts=attempts,
@@ -169,46 +164,54 @@ def world(
     answers: Annotated[
         Path | None,
         typer.Option(
-            help="Write every question with truth and answer here (JSON lines).", show_default="nowhere"
+            help="Keep every question with truth and answer here (JSON lines), or go on with it.",
+            show_default="nowhere",
         ),
     ] = None,
 ) -> None:
     """Ask everything about scenes of the toy world; print a table of exact matches with 95 % intervals.
 
     Scenes and questions depend on the seed alone, so the answers of two models can be compared line by line.
+    With --answers a run that was interrupted, or had fewer clips, goes on where it was, as long as everything
+    that the answers depend on is the same (FILE.manifest.json).
     """
-    from llava_next_video.evaluate import examine_world
+    from llava_next_video.evaluate import examine_world, kept_answers, world_manifest
 
     for path in (out, answers):
         if path is not None and not path.parent.is_dir():
             raise ConfigError(f"{path}: there is no folder {path.parent}; make it first")
     assistant = load_assistant(model)
     with ExitStack() as stack:
-        told = stack.enter_context(_progress())
-        kept = None if answers is None else stack.enter_context(answers.open("w", encoding="utf-8"))
-
-        def heard(group: str, question: Question, answer: str) -> None:
-            if kept is not None:
-                row = {"group": group, "family": question.family, "question": question.text}
-                said = {"truth": question.answer, "answer": answer}
-                kept.write(json.dumps(row | said, ensure_ascii=False) + "\n")
-
+        kept = None
+        if answers is not None:
+            manifest = world_manifest(seed=seed, frames=frames, model=_of_model(assistant, model))
+            kept = stack.enter_context(kept_answers(answers, manifest))
         report = examine_world(
             assistant,
             clips=clips,
             pictures=images,
             seed=seed,
             frames=frames,
-            told=lambda done: told(done, None),
-            heard=heard,
+            told=stack.enter_context(_progress()),
+            kept=kept,
         )
     typer.echo(report.table())
     if out is not None:
         out.write_text(json.dumps(report.as_record(), indent=1) + "\n")
 
 
+def _of_model(assistant: VideoAssistant, model: str | None, rope_factor: float | None = None) -> Manifest:
+    """What stands in a manifest about the model of that name."""
+    from llava_next_video.checkpoint_name import default_checkpoint
+    from llava_next_video.evaluate.manifest import of_model
+    from llava_next_video.model.checkpoint import checkpoint_folder
+
+    folder = default_checkpoint() if model is None else checkpoint_folder(model)
+    return of_model(assistant, model or "the tiny one of the package", folder, rope_factor=rope_factor)
+
+
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int | None], None]]:
+def _progress() -> Iterator[Callable[[int, int], None]]:
     """Told how many answers there are, and of how many, it shows so on stderr."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -217,6 +220,4 @@ def _progress() -> Iterator[Callable[[int, int | None], None]]:
     console = Console(stderr=True)
     with Progress(*words, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("asking", total=None, wanted="")
-        yield lambda done, total: progress.update(
-            task, completed=done, wanted="" if total is None else f" of {total}"
-        )
+        yield lambda done, total: progress.update(task, completed=done, wanted=f" of {total}")

@@ -7,7 +7,7 @@ from llava_next_video.evaluate.report import Report, score
 from llava_next_video.evaluate.run import examine
 from llava_next_video.evaluate.scores import Mean, Score, bootstrap, wilson_interval
 from llava_next_video.evaluate.work import Work, prepare
-from llava_next_video.evaluate.world import WorldReport, examine_world
+from llava_next_video.evaluate.world import WorldReport, examine_world, kept_answers, world_manifest
 
 __all__ = [
     "BENCHMARKS",
@@ -23,7 +23,9 @@ __all__ = [
     "bootstrap",
     "examine",
     "examine_world",
+    "kept_answers",
     "prepare",
     "score",
     "wilson_interval",
+    "world_manifest",
 ]

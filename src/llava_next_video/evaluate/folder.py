@@ -69,10 +69,15 @@ def begin(folder: Path, manifest: Manifest, questions: Iterable[tuple[Item, Sequ
         ConfigError: It was begun with another one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", replace=False)
-    refuse_change(read_manifest(folder), json.loads(json.dumps(manifest)), folder)
+    refuse_change(freeze(folder / MANIFEST, manifest), manifest, folder)
     asked = "".join(_line({**asdict(item), "prompts": said}) for item, said in questions)
     write_whole(folder / QUESTIONS, asked, replace=False)
+
+
+def freeze(path: Path, manifest: Manifest, *, replace: bool = False) -> Manifest:
+    """Put a manifest where none is yet, or to `replace` one; gives the one that is there then."""
+    write_whole(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", replace=replace)
+    return _frozen(path)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -81,11 +86,15 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         DataError: It has none.
     """
+    return _frozen(folder / MANIFEST)
+
+
+def _frozen(path: Path) -> Manifest:
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder}: no evaluation was begun there (no {MANIFEST}); name its output"
+            f"{path.parent}: no evaluation was begun there (no {path.name}); name its output"
         ) from error
 
 
@@ -110,8 +119,10 @@ def read_log(folders: Iterable[Path], kind: str) -> list[Line]:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, otherwise: str = "share the work with --shard 1/2 and 2/2") -> Iterator[None]:
     """While this lasts, no other process works on that log; the system forgets it with the process.
+
+    The error of a second one says to wait, or to do `otherwise`.
 
     Raises:
         ConfigError: Another one does.
@@ -121,9 +132,7 @@ def alone(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(
-                f"{path}: another process writes it; wait for it, or share the work with --shard 1/2 and 2/2"
-            ) from error
+            raise ConfigError(f"{path}: another process writes it; wait for it, or {otherwise}") from error
         yield
     finally:
         os.close(handle)

@@ -107,17 +107,17 @@ def of_code() -> Manifest:
     }
 
 
-def refuse_change(before: Manifest, now: Manifest, place: Path) -> None:
-    """Raise where answers from before would be mixed with others.
+def refuse_change(before: Manifest, now: Manifest, place: Path, *, option: str = "--output") -> None:
+    """Raise where answers from before, in a place that `option` names, would be mixed with others.
 
     Raises:
         ConfigError: What changed, from what to what.
     """
-    changed = list(_changes(before, now))
+    changed = list(_changes(before, json.loads(json.dumps(now))))
     if changed:
         raise ConfigError(
             f"{place} was begun with another manifest ({'; '.join(changed)}); go on as it was begun, or give "
-            "another --output"
+            f"another {option}"
         )
 
 

@@ -202,12 +202,12 @@ def world(
 
 def _of_model(assistant: VideoAssistant, model: str | None, rope_factor: float | None = None) -> Manifest:
     """What stands in a manifest about the model of that name."""
-    from llava_next_video.checkpoint_name import default_checkpoint
+    from llava_next_video.checkpoint_name import DEFAULT
     from llava_next_video.evaluate.manifest import of_model
     from llava_next_video.model.checkpoint import checkpoint_folder
 
-    folder = default_checkpoint() if model is None else checkpoint_folder(model)
-    return of_model(assistant, model or "the tiny one of the package", folder, rope_factor=rope_factor)
+    name = model or DEFAULT
+    return of_model(assistant, name, checkpoint_folder(name), rope_factor=rope_factor)
 
 
 @contextmanager

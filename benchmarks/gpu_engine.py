@@ -24,7 +24,7 @@ def step(bench: Bench) -> Figures:
     """Time of a step that only generates, with one token for each of 1, 8, 32 and 64 requests."""
     engine, machine = bench.engine(), bench.machine()
     bench.tell(f"{machine.bytes_per_s / 1e12:.2f} TB/s, {2e-12 * machine.multiplications_per_s:.0f} TFLOP/s")
-    work = Work.of(engine.decoder, engine.encoder.vision)
+    work = Work.of(engine.decoder, engine.words, engine.encoder.vision)
     figures: Figures = {
         "bytes_per_s": machine.bytes_per_s,
         "flops_per_s": 2 * machine.multiplications_per_s,
@@ -65,7 +65,7 @@ def products(bench: Bench, engine: Engine, work: Work) -> Figures:
             assert isinstance(one.gate_up, linear_wide.WideLinear)
             inner = one.gate_up.gated_after_norm(hidden, one.norm_before_mlp, epsilon, activation)
             one.down.onto(inner, hidden)
-        decoder.logits(hidden)
+        engine.words.logits(hidden)
 
     all_products()
     graph = torch.cuda.CUDAGraph()
@@ -237,7 +237,7 @@ def vision(bench: Bench) -> Figures:
     """Tower, pooling and projector alone."""
     engine, machine = bench.engine(), bench.machine()
     seeing, side = engine.encoder.vision, bench.shape.image
-    work = Work.of(engine.decoder, seeing)
+    work = Work.of(engine.decoder, engine.words, seeing)
     frames = 64 if bench.device.type == "cuda" else 2
     pixels = torch.randn(frames, 3, side, side, dtype=bench.dtype, device=bench.device)
 

@@ -69,7 +69,7 @@ def kernels(bench: Bench) -> Figures:
     if bench.device.type == "cpu":
         return {}
     engine, machine = bench.engine(), bench.machine()
-    work = Work.of(engine.decoder, engine.encoder.vision)
+    work = Work.of(engine.decoder, engine.words, engine.encoder.vision)
     found: Figures = {"bytes_per_s": machine.bytes_per_s}
     for batch in (1, 8):
         found[f"batch_{batch}"] = one_batch(bench, engine, work, machine, batch, CONTEXT[batch], also=ways)
@@ -122,7 +122,7 @@ def launches(bench: Bench) -> Figures:
     if bench.device.type == "cpu":
         return {}
     engine, machine = bench.engine(), bench.machine()
-    work, until_s = Work.of(engine.decoder, engine.encoder.vision), time.perf_counter() + MOST_S
+    work, until_s = Work.of(engine.decoder, engine.words, engine.encoder.vision), time.perf_counter() + MOST_S
     return {
         f"batch_{batch}": one_batch(
             bench, engine, work, machine, batch, CONTEXT[batch], also=partial(launched, until_s)

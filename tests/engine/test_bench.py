@@ -34,7 +34,7 @@ def test_hits_are_those_that_the_load_allows(engine: Engine) -> None:
     assert 0 < figures.first_token.p50_s <= figures.first_token.p99_s <= figures.wall_s
     assert 0 < figures.each_token.p50_s <= figures.each_token.p99_s
     assert 0 < figures.roofline < 1
-    work = Work.of(engine.decoder, engine.encoder.vision)
+    work = Work.of(engine.decoder, engine.words, engine.encoder.vision)
     # Of each answer all tokens but the last are computed too; two clips of 10 frames go through the tower.
     done = work.multiplications(frames=20, tokens=6 * 56 - 4 * 48 + 6 * 4, answer_tokens=6 * 5)
     assert figures.multiplications_per_s * figures.busy_s == pytest.approx(done)
@@ -62,7 +62,7 @@ def test_the_same_seed_asks_the_same(engine: Engine) -> None:
 
 
 def test_the_work_of_a_network_is_the_size_of_its_matrices(engine: Engine) -> None:
-    work = Work.of(engine.decoder, engine.encoder.vision)
+    work = Work.of(engine.decoder, engine.words, engine.encoder.vision)
     # Two layers of: 64 -> 64 + 32 + 32, 64 -> 64, 64 -> 2 x 96, 96 -> 64; then 64 -> 320.
     layer = 64 * 128 + 64 * 64 + 64 * 192 + 96 * 64
     assert work.by_token == 2 * layer

@@ -183,7 +183,7 @@ def test_keys_and_values_take_what_weights_leave_or_all_that_requests_can_use() 
     assert few.pages.count == few.settings.max_requests * 1024 // few.settings.page_tokens
     free, _ = torch.cuda.mem_get_info()
     many = replace(SUITED["cuda"], max_requests=10**6, token_budget=10**6)
-    assert 0.4 * free < kv_bytes_for(few.decoder, few.encoder.vision, many) < free
+    assert 0.4 * free < kv_bytes_for(few.decoder, few.words, few.encoder.vision, many) < free
 
 
 @pytest.mark.gpu

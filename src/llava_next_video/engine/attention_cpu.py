@@ -14,7 +14,7 @@ from torch import Tensor
 from llava_next_video.engine.grouping import runs
 from llava_next_video.engine.native import Kernels, looks
 from llava_next_video.engine.plan_cpu import Part, Plan, Planner
-from llava_next_video.engine.scheduler import Chunk
+from llava_next_video.engine.stretch import Stretch
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -49,7 +49,7 @@ class CpuAttention:
         self._slot_list = torch.arange(0)
 
     def begin(
-        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+        self, chunks: Sequence[Stretch], padded: int | None = None, ropes: Sequence[int] | None = None
     ) -> None:
         """Look at the pages of the next step.
 
@@ -69,7 +69,7 @@ class CpuAttention:
             self._slot_list = torch.arange(here.start, here.stop) if isinstance(here, slice) else here
         self._plans = {window: self._planner.plan(chunks, window) for window in set(self.windows)}
 
-    def places(self, chunks: Sequence[Chunk]) -> tuple[Int[Tensor, " rows"], Int[Tensor, "looks 3"]]:
+    def places(self, chunks: Sequence[Stretch]) -> tuple[Int[Tensor, " rows"], Int[Tensor, "looks 3"]]:
         """For chunks of one token: the slot of each, and all that it looks at, itself included."""
         at, page_tokens = [], self.page_tokens
         seen: list[tuple[int, int, int]] = []

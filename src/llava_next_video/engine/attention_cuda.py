@@ -16,8 +16,8 @@ from llava_next_video.engine.kernels.store import LayerPages, gather, store
 from llava_next_video.engine.memory import FP8
 from llava_next_video.engine.plan import FIELDS, Field, Plan
 from llava_next_video.engine.prefill import chosen_prefill, flash, sdpa
-from llava_next_video.engine.scheduler import Chunk
 from llava_next_video.engine.steptable import StepTable
+from llava_next_video.engine.stretch import Stretch
 from llava_next_video.engine.transfer import Sender
 from llava_next_video.errors import ConfigError
 
@@ -183,7 +183,7 @@ class CudaAttention:
         return self._rows[:, Field.ROPE]
 
     def begin(
-        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+        self, chunks: Sequence[Stretch], padded: int | None = None, ropes: Sequence[int] | None = None
     ) -> None:
         """Look at the pages of the next step, and send what kernels need to know of it.
 

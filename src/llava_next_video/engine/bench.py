@@ -146,7 +146,7 @@ def prompts(engine: Engine, load: Workload) -> list[ModelInputs]:
     vision = config.vision_config
     dice = random.Random(load.seed)
     marks = (config.image_token_index, config.video_token_index)
-    words = [id for id in range(min(engine.decoder.vocabulary, _WORDS)) if id not in marks]
+    words = [id for id in range(min(engine.words.vocabulary, _WORDS)) if id not in marks]
     start = tuple(dice.choices(words, k=_BEFORE))
     made = []
     for number in range(load.videos):
@@ -191,7 +191,7 @@ def bench(
     if machine is None:
         quantize = engine.settings.quantize
         machine = measured(decoder.dtype, quantize, decoder.device, kernels=decoder.kernels)
-    work = Work.of(decoder, engine.encoder.vision)
+    work = Work.of(decoder, engine.words, engine.encoder.vision)
     waiting = deque(zip(load.arrivals_s(), prompts(engine, load), strict=True))
     options = SamplingOptions(max_new_tokens=load.new_tokens, ignore_eos=True)
     before, encoded = engine.load(), engine.features.misses

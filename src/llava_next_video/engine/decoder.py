@@ -1,4 +1,4 @@
-"""A lean decoder for the Llama, Mistral and Qwen2 families.
+"""The text layers of the Llama, Mistral and Qwen2 families, lean.
 
 The families differ in switches only: grouped heads, biases, sliding windows, rope. Weights with one input are
 fused; the halves of each head are interleaved once, so that rope is one complex product.
@@ -19,15 +19,8 @@ from transformers.activations import ACT2FN
 from llava_next_video.engine.between import gated
 from llava_next_video.engine.linear import linear
 from llava_next_video.engine.linear_wide import WideLinear
-from llava_next_video.engine.native import (
-    Behind,
-    Kernels,
-    Kind,
-    NativeLinear,
-    Norm,
-    WholeLayer,
-    WholeStep,
-)
+from llava_next_video.engine.native import Behind, Kernels, Kind, Norm
+from llava_next_video.engine.parallel import WHOLE, Share
 from llava_next_video.engine.product import Product
 from llava_next_video.engine.rope import Rope
 from llava_next_video.engine.settings import FewRows, Quantize
@@ -63,12 +56,11 @@ class Layer:
 
 
 class Decoder:
-    """Embeddings to hidden states to logits, for packed tokens of many requests."""
+    """Embeddings to hidden states, for packed tokens of many requests; or one share of that."""
 
     def __init__(
         self,
         text: Any,
-        head: nn.Linear,
         *,
         weights: Weights,
         context: int,
@@ -78,6 +70,7 @@ class Decoder:
         quantize: Quantize,
         few_rows: FewRows = "torch",
         kernels: Kernels | None = None,
+        share: Share = WHOLE,
     ) -> None:
         config: Any = text.config
         if config.model_type not in FAMILIES:
@@ -85,13 +78,13 @@ class Decoder:
                 f"the engine knows the text families {', '.join(FAMILIES)}, not {config.model_type}; "
                 "use the reference model"
             )
-        self.heads = config.num_attention_heads
-        self.key_value_heads = config.num_key_value_heads
+        self.share = share
+        self.heads = config.num_attention_heads // share.count
+        self.key_value_heads = config.num_key_value_heads // share.count
         self.head_width = head_width(config)
         self.width = config.hidden_size
         self.epsilon = config.rms_norm_eps
         self.windows = _windows(config)
-        self.vocabulary = head.weight.shape[0]
         self.device, self.dtype, self.kernels = device, dtype, kernels
         self.store_dtype = dtype if kernels is None else torch.bfloat16
         self.between = dtype if kernels is None else torch.float32
@@ -101,76 +94,42 @@ class Decoder:
             text.rotary_emb, config, head_width=self.head_width, scalings=scalings, device=device
         )
         self.activation = F.silu if config.hidden_act == "silu" else ACT2FN[config.hidden_act]
-        for module in (text.embed_tokens, head, text.norm):
-            weights.bring(module)
-        self.embedding = text.embed_tokens.weight.detach().to(device, dtype)
-        self.norm = text.norm.weight.detach().to(device, self.between)
-        bias = None if head.bias is None else head.bias.detach().to(device, dtype)
-        narrow = quantize if device.type == "cpu" else "none"  # on a GPU few bits save little here
-        self.head = linear(
-            [head.weight.detach().to(device, dtype)], [bias], narrow, kernels=kernels, few_rows=few_rows
-        )
-        for module in (text.embed_tokens, head, text.norm):
-            weights.release(module)
         self.layers = []
         for layer in text.layers:
             weights.bring(layer)
             self.layers.append(self._layer(layer, quantize, few_rows))
             weights.release(layer)
-        self.whole_step = self._whole_step()
-        """For steps that only generate; None: kernels do not know all of this network."""
 
     def _layer(self, layer: Any, quantize: Quantize, few_rows: FewRows) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
 
-        def fused(*modules: nn.Linear, turned: int = 0) -> Product:
-            matrices = [module.weight.detach().to(self.device, self.dtype) for module in modules]
-            biases = [
-                None if m.bias is None else m.bias.detach().to(self.device, self.dtype) for m in modules
-            ]
+        def made_of(*parts: tuple[Tensor, Tensor | None], turned: int = 0) -> Product:
+            matrices = [weight.to(self.device, self.dtype) for weight, _ in parts]
+            biases = [None if bias is None else bias.to(self.device, self.dtype) for _, bias in parts]
             for index in range(turned):
                 matrices[index] = interleaved(matrices[index], self.head_width)
                 bias = biases[index]
                 biases[index] = None if bias is None else interleaved(bias, self.head_width)
             return linear(matrices, biases, quantize, kernels=self.kernels, few_rows=few_rows)
 
+        def fused(*modules: nn.Linear, turned: int = 0) -> Product:
+            return made_of(*(self.share.by_output(module) for module in modules), turned=turned)
+
+        def summed(module: nn.Linear) -> Product:
+            return self.share.summed(made_of(self.share.by_input(module)))
+
         made = Layer(
             norm_before_attention=layer.input_layernorm.weight.detach().to(self.device, self.between),
             norm_before_mlp=layer.post_attention_layernorm.weight.detach().to(self.device, self.between),
             query_key_value=fused(attention.q_proj, attention.k_proj, attention.v_proj, turned=2),
-            attention_out=fused(attention.o_proj),
+            attention_out=summed(attention.o_proj),
             gate_up=fused(mlp.gate_proj, mlp.up_proj),
-            down=fused(mlp.down_proj),
+            down=summed(mlp.down_proj),
         )
         norm = Norm(made.norm_before_mlp, self.epsilon)
         kind = Kind.GATED_SILU if self.activation is F.silu else None
         made.behind = Behind.of(made.attention_out, norm, made.gate_up, kind, made.down)
         return made
-
-    def _whole_step(self) -> WholeStep | None:
-        layers = [
-            WholeLayer(
-                norm=Norm(layer.norm_before_attention, self.epsilon),
-                heads=layer.query_key_value,
-                behind=layer.behind,
-            )
-            for layer in self.layers
-            if isinstance(layer.query_key_value, NativeLinear) and layer.behind is not None
-        ]
-        if not isinstance(self.head, NativeLinear) or len(layers) < len(self.layers) or any(self.windows):
-            return None
-        return WholeStep(
-            layers,
-            Norm(self.norm, self.epsilon),
-            self.head,
-            heads=self.heads,
-            key_heads=self.key_value_heads,
-            head_width=self.head_width,
-        )
-
-    def embed(self, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "tokens width"]:
-        """Embeddings of words."""
-        return F.embedding(ids, self.embedding).to(self.between)
 
     def forward(
         self,
@@ -211,10 +170,6 @@ class Decoder:
         else:
             inner = gated(gate_up.after_norm(hidden, norm, self.epsilon), self.activation)
         return down.onto(inner, hidden)
-
-    def logits(self, hidden: Float[Tensor, "rows width"]) -> Float[Tensor, "rows vocabulary"]:
-        """Logits of the next token, in float32."""
-        return self.head.after_norm(hidden, self.norm, self.epsilon).float()
 
 
 def rotate(heads: Float[Tensor, "tokens heads width"], turns: Complex[Tensor, "tokens 1 half"]) -> None:

@@ -21,6 +21,7 @@ from llava_next_video.engine.build import Parts, build
 from llava_next_video.engine.door import Door
 from llava_next_video.engine.encoder import Encoder, pixels_ready
 from llava_next_video.engine.features import FeatureCache
+from llava_next_video.engine.followers import Followers
 from llava_next_video.engine.memory import kv_bytes_for, page_bytes
 from llava_next_video.engine.pages import PagePool
 from llava_next_video.engine.report import Answer, Load
@@ -30,7 +31,7 @@ from llava_next_video.engine.sampling_options import SamplingOptions
 from llava_next_video.engine.scheduler import Scheduler
 from llava_next_video.engine.settings import EngineSettings
 from llava_next_video.engine.weights import LoadedWeights
-from llava_next_video.errors import CapacityError
+from llava_next_video.errors import CapacityError, ConfigError
 from llava_next_video.inputs import ModelInputs
 from llava_next_video.model import LlavaNextVideoConfig
 from llava_next_video.model.adapter import Adapter
@@ -43,10 +44,10 @@ class Engine:
     One thread calls `step`; `add`, `stop` and `abort` may come from any thread.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        decoder, vision, settings = parts.decoder, parts.vision, parts.settings
+    def __init__(self, parts: Parts, followers: Followers | None = None) -> None:
+        decoder, words, vision, settings = parts.decoder, parts.words, parts.vision, parts.settings
         of_page = page_bytes(decoder, settings)
-        kv_bytes = kv_bytes_for(decoder, vision, settings)
+        kv_bytes = kv_bytes_for(decoder, words, vision, settings)
         if kv_bytes < of_page:
             raise CapacityError(f"kv_bytes {kv_bytes} hold no page of {of_page} bytes; raise kv_bytes")
         self.settings = settings
@@ -54,8 +55,12 @@ class Engine:
         self.features = FeatureCache(settings.feature_bytes)
         self.scheduler = Scheduler(settings, self.pages, self.features)
         self.encoder = Encoder(vision, self.features, settings.frame_budget)
-        self.decoder = decoder
-        self.runner = assembled(parts, pages=self.pages.count)
+        self.decoder, self.words = decoder, words
+        self._followers = followers
+        leading = None if followers is None else followers.step
+        self.runner = assembled(parts, pages=self.pages.count, leading=leading)
+        if followers is not None:
+            followers.begin(self.pages.count)
         on_gpu = decoder.device.type != "cpu"
         self._ahead = on_gpu if settings.ahead is None else settings.ahead
         self._device = torch.cuda.device(decoder.device) if on_gpu else nullcontext()
@@ -64,9 +69,9 @@ class Engine:
         self._door = Door(
             config=config,
             context=decoder.context,
-            most=longest_request(parts, pages=self.pages.count),
+            most=longest_request(decoder, settings, pages=self.pages.count),
             room=self.pages.count * settings.page_tokens,
-            vocabulary=decoder.vocabulary,
+            vocabulary=words.vocabulary,
             placeholders={"image": config.image_token_index, "video": config.video_token_index},
         )
         self._end_ids = parts.end_ids
@@ -96,7 +101,13 @@ class Engine:
         Raises:
             ConfigError: the engine does not know this text family, device or setting.
         """
-        return cls(build(model, LoadedWeights(consume=consume), settings or EngineSettings(), tokens))
+        settings = settings or EngineSettings()
+        if settings.tensor_parallel > 1:
+            raise ConfigError(
+                f"tensor_parallel is {settings.tensor_parallel}, and shares are read from a folder; take "
+                "Engine.from_folder"
+            )
+        return cls(build(model, LoadedWeights(consume=consume), settings, tokens))
 
     @classmethod
     def from_folder(
@@ -110,6 +121,9 @@ class Engine:
     ) -> Engine:
         """An engine straight from the files of a checkpoint, a layer at a time.
 
+        With `tensor_parallel` above 1 it starts processes that read the other shares; they end with `close`,
+        or with this process, however it ends.
+
         Args:
             folder: What `save_pretrained` wrote.
             settings: Limits and choices.
@@ -121,8 +135,16 @@ class Engine:
             CheckpointError: the folder does not hold a whole model, or the adapter is for another.
             ConfigError: the engine does not know this text family, device or setting.
         """
-        weights = FolderWeights(folder, config or LlavaNextVideoConfig.from_pretrained(folder), adapter)
-        return cls(build(weights.model, weights, settings or EngineSettings(), tokens))
+        settings = settings or EngineSettings()
+        config = config or LlavaNextVideoConfig.from_pretrained(folder)
+        weights = FolderWeights(folder, config, adapter)
+        if settings.tensor_parallel == 1:
+            return cls(build(weights.model, weights, settings, tokens))
+        added = None if adapter is None else adapter.folder
+        with Followers.starting(folder, config, added, settings) as followers:
+            parts = build(weights.model, weights, followers.settings, tokens, followers.share)
+            followers.loaded()
+            return cls(parts, followers)
 
     @property
     def busy(self) -> bool:
@@ -264,6 +286,11 @@ class Engine:
             finished=counters.finished,
         )
 
+    def close(self) -> None:
+        """End the processes that share the network, if any; the engine computes nothing more."""
+        if self._followers is not None:
+            self._followers.close()
+
     def check(self) -> None:
         """Raise AssertionError if pages or features were lost or are held by nobody."""
         self.pages.check(request.pages for request in self.scheduler)
@@ -284,7 +311,12 @@ class Engine:
     def _settle(self) -> list[Output]:
         """Take in what the step under way has chosen."""
         step, self._under_way = self._under_way, None
-        return [] if step is None else self.scheduler.settle(step.chunks, step.results())
+        if step is None:
+            return []
+        results = step.results()
+        if self._followers is not None:
+            self._followers.refuse_gone()
+        return self.scheduler.settle(step.chunks, results)
 
     def _encodes(self) -> bool:
         """Whether this step encodes: not if prompts fill it, but then the next one does.

@@ -15,6 +15,7 @@ from torch import Tensor
 from llava_next_video.engine.decoder import Decoder
 from llava_next_video.engine.settings import EngineSettings, Quantize
 from llava_next_video.engine.vision import Vision
+from llava_next_video.engine.words import Words
 from llava_next_video.errors import CapacityError
 from llava_next_video.model.configuration import head_width
 
@@ -82,22 +83,24 @@ def page_bytes(decoder: Decoder, settings: EngineSettings) -> int:
 
 
 def estimate(model: Any, settings: EngineSettings, *, item_bytes: int = 2) -> Estimate:
-    """What the engine needs for a network, which may be without weights.
+    """What the engine needs for a network, which may be without weights; for its own share if it has one.
 
     Keys and values count with `kv_bytes`, or with those of 2048 tokens, below which an engine is of no use.
     """
     text, layers = model.config.text_config, model.model.language_model.layers
+    share = settings.tensor_parallel
     narrow = sum(parameter.numel() for name, parameter in layers.named_parameters() if "proj" in name)
     every = sum(parameter.numel() for parameter in model.parameters())
-    weights = int(narrow * _BITS[settings.quantize] / 16 * item_bytes) + (every - narrow) * item_bytes
+    each = int(narrow / share * _BITS[settings.quantize] / 16 * item_bytes)
+    weights = each + (every - narrow) * item_bytes
     wide = torch.float32 if item_bytes == torch.float32.itemsize else torch.bfloat16
     token_kv = token_bytes(
         layers=text.num_hidden_layers,
-        key_value_heads=text.num_key_value_heads,
+        key_value_heads=text.num_key_value_heads // share,
         head_width=head_width(text),
         dtype=stored_dtype(settings, wide),
     )
-    rows = settings.token_budget * (4 * text.hidden_size + 3 * text.intermediate_size) * item_bytes
+    rows = settings.token_budget * (4 * text.hidden_size + 3 * text.intermediate_size // share) * item_bytes
     logits = settings.max_requests * text.vocab_size * 4
     return Estimate(
         weights=weights,
@@ -120,7 +123,7 @@ def refuse_too_large(model: Any, settings: EngineSettings) -> None:
         needed.refuse_beyond(torch.cuda.mem_get_info(device)[0] + already_there, device)
 
 
-def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> int:
+def kv_bytes_for(decoder: Decoder, words: Words, vision: Vision, settings: EngineSettings) -> int:
     """Memory for keys and values: what is asked for, or what is left beside the largest step.
 
     It is never more than all requests could use at once.
@@ -135,20 +138,20 @@ def kv_bytes_for(decoder: Decoder, vision: Vision, settings: EngineSettings) -> 
     gc.collect()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(decoder.device)
-    peak = _peak_bytes(decoder, vision, settings)
+    peak = _peak_bytes(decoder, words, vision, settings)
     left = free - peak - settings.feature_bytes - total // _SPARE_SHARE
     most = settings.max_requests * decoder.context * page_bytes(decoder, settings) // settings.page_tokens
     return max(min(left, most), 0)
 
 
 @torch.inference_mode()
-def _peak_bytes(decoder: Decoder, vision: Vision, settings: EngineSettings) -> int:
+def _peak_bytes(decoder: Decoder, words: Words, vision: Vision, settings: EngineSettings) -> int:
     """Bytes that the largest steps take beside the weights."""
     device = decoder.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     hidden = torch.zeros(settings.token_budget, decoder.width, dtype=decoder.dtype, device=device)
-    decoder.logits(decoder.forward(hidden, None, _no_attention)[: settings.max_requests])
+    words.logits(decoder.forward(hidden, None, _no_attention)[: settings.max_requests])
     del hidden
     of = vision.config.vision_config
     shape = (min(vision.tiles_at_once, settings.frame_budget), of.num_channels, of.image_size, of.image_size)

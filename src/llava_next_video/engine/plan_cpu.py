@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llava_next_video.engine.grouping import runs, shared_pages
 from llava_next_video.engine.native import looks
-from llava_next_video.engine.scheduler import Chunk
+from llava_next_video.engine.stretch import Stretch
 
 _SHARED_PAGES = 4  # a shorter common run is cheaper to look at one by one
 _MANY_RUNS = 4
@@ -66,7 +66,7 @@ class Planner:
         self._page_tokens, self._share = page_tokens, share
         self._dtype, self._native = dtype, native
 
-    def plan(self, chunks: Sequence[Chunk], window: int | None) -> Plan:
+    def plan(self, chunks: Sequence[Stretch], window: int | None) -> Plan:
         """What to attend to, under a sliding window (None: everything)."""
         plan = Plan()
         begins, row = [], 0
@@ -117,7 +117,7 @@ class Planner:
         return plan
 
     def _add_shared(
-        self, plan: Plan, chunks: Sequence[Chunk], members: list[int], begins: list[int]
+        self, plan: Plan, chunks: Sequence[Stretch], members: list[int], begins: list[int]
     ) -> dict[int, int]:
         """Parts for groups with common pages; gives how many tokens of each chunk they cover."""
         covered = dict.fromkeys(members, 0)
@@ -146,7 +146,7 @@ class Planner:
             plan.parts.append(Part(rows=rows, slots=slice(begin, end), fresh=fresh and number == 0))
 
     def _short(
-        self, chunks: Sequence[Chunk], few: list[int], begins: list[int], covered: dict[int, int]
+        self, chunks: Sequence[Stretch], few: list[int], begins: list[int], covered: dict[int, int]
     ) -> Part:
         """Single tokens with little of their own to look at: copied side by side, for one call."""
         lists = [
@@ -169,7 +169,7 @@ class Planner:
             fresh=not covered[few[0]],
         )
 
-    def _windowed(self, chunk: Chunk, row: int, window: int) -> Part:
+    def _windowed(self, chunk: Stretch, row: int, window: int) -> Part:
         """A chunk of which some tokens do not see the beginning: all at once, under a mask."""
         first, end = max(0, chunk.start - window + 1), chunk.start + chunk.count
         ranges = runs(chunk.request.pages, first, end, self._page_tokens)

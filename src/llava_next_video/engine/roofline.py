@@ -17,6 +17,7 @@ from llava_next_video.engine.linear import linear
 from llava_next_video.engine.native import Kernels
 from llava_next_video.engine.settings import Quantize
 from llava_next_video.engine.vision import Vision
+from llava_next_video.engine.words import Words
 
 _TIMES = 3
 
@@ -53,8 +54,8 @@ class Work:
     weight_bytes: int
 
     @classmethod
-    def of(cls, decoder: Decoder, vision: Vision) -> Work:
-        """The work of these two."""
+    def of(cls, decoder: Decoder, words: Words, vision: Vision) -> Work:
+        """The work of these three."""
         patches = vision.positions.shape[0]
         seen = vision.config.video_layout(1).tokens
         tower = patches * sum(
@@ -65,8 +66,8 @@ class Work:
         return cls(
             by_frame=tower + seen * project,
             by_token=sum(product.multiplications for product in layers),
-            by_answer_token=decoder.head.multiplications,
-            weight_bytes=sum(product.weight_bytes for product in (*layers, decoder.head)),
+            by_answer_token=words.head.multiplications,
+            weight_bytes=sum(product.weight_bytes for product in (*layers, words.head)),
         )
 
     def multiplications(self, *, frames: int, tokens: int, answer_tokens: int) -> int:

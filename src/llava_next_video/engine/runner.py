@@ -7,36 +7,22 @@ step takes them from there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Complex
 from torch import Tensor
 
-from llava_next_video.engine.decoder import Attend, Decoder
+from llava_next_video.engine.forward import Forward, turns_for
 from llava_next_video.engine.graphs import DecodeGraphs, padded_size
 from llava_next_video.engine.request import UNKNOWN
 from llava_next_video.engine.sampler import Sampler
 from llava_next_video.engine.sampler_batched import BatchedSampler
 from llava_next_video.engine.scheduler import Chunk, Sampled
 from llava_next_video.engine.transfer import fetched, sent
+from llava_next_video.engine.words import Words
 
-
-@runtime_checkable
-class Attention(Protocol):
-    """Keys and values in pages, and attention to them: the part of a step that knows the device."""
-
-    def begin(
-        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
-    ) -> None:
-        """Look at the pages of the next step, which has `padded` rows if a recorded graph computes it.
-
-        `ropes` says for each chunk how its positions are scaled, as a row of `Decoder.rope`.
-        """
-
-    def attend(self, layer: int, queries: Tensor, keys_values: Tensor) -> Tensor:
-        """Write keys and values of the step into their pages, and attend: tokens x heads x width."""
+Leading = Callable[[Sequence[Chunk], Tensor], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,33 +39,34 @@ class Step:
 
 
 class Runner:
-    """Decoder, attention and samplers together.
+    """Words, layers and samplers together.
 
     Args:
-        decoder: Computes.
-        attention: Attends.
+        words: Embeds tokens, and gives logits.
+        forward: Computes the layers between.
         sampler: Chooses tokens one by one.
         batched: Chooses tokens on the device.
-        turning: For a step that has begun (its chunks, and rows of `Decoder.rope`), what attends like
-            `attention`, but turns queries and keys itself; None: the decoder turns them.
         graphs: Replays steps that only generate.
         whole: Computes such steps in one call: embeddings, turns and chunks to logits.
+        leading: While a step (its chunks, and what their tokens begin as) is in the layers, those compute it
+            who have other shares of them; None: nobody has.
     """
 
     def __init__(
         self,
-        decoder: Decoder,
-        attention: Attention,
+        words: Words,
+        forward: Forward,
         sampler: Sampler,
         batched: BatchedSampler,
         *,
-        turning: Callable[[Sequence[Chunk], Sequence[int]], Attend] | None = None,
         graphs: DecodeGraphs | None = None,
         whole: Callable[[Tensor, Tensor, Sequence[Chunk]], Tensor] | None = None,
+        leading: Leading | None = None,
     ) -> None:
-        self.decoder = decoder
-        self.attention = attention
-        self._turning = turning
+        self.words = words
+        self.forward = forward
+        self.decoder, self.attention = forward.decoder, forward.attention
+        self._leading = leading
         self._whole = whole
         self.sampler = sampler
         self.batched = batched
@@ -108,7 +95,6 @@ class Runner:
 
     def _logits(self, chunks: Sequence[Chunk]) -> Tensor:
         """Logits of the chunks that reach the end of their requests."""
-        device = self.decoder.device
         ropes = self.decoder.rope.rows([chunk.request.rope for chunk in chunks])
         if self.graphs is not None and all(map(_generates, chunks)):
             size = padded_size(len(chunks), self.graphs.sizes)
@@ -116,20 +102,10 @@ class Runner:
             return self.graphs.run(self._ids(chunks, []), size)
         if self._whole is not None and all(map(_generates, chunks)):
             return self._whole(self._embedded(chunks), turns_for(self.decoder, chunks, ropes), chunks)
-        self.attention.begin(chunks, None, ropes)
-        ends, row = [], 0
-        for chunk in chunks:
-            row += chunk.count
-            if chunk.samples:
-                ends.append(row - 1)
-        wanted = None if len(ends) == row else sent(ends, torch.long, device)
         embedded = self._embedded(chunks)
-        if self._turning is not None:
-            turns, attend = None, self._turning(chunks, ropes)
-        else:
-            turns, attend = turns_for(self.decoder, chunks, ropes), self.attention.attend
-        hidden = self.decoder.forward(embedded, turns, attend, wanted)
-        return self.decoder.logits(hidden) if ends else hidden
+        with nullcontext() if self._leading is None else self._leading(chunks, embedded):
+            hidden = self.forward(chunks, ropes, embedded)
+        return self.words.logits(hidden) if len(hidden) else hidden
 
     def _embedded(self, chunks: Sequence[Chunk]) -> Tensor:
         """Embeddings of the chunks' tokens, with visual features in the places of their placeholders."""
@@ -143,7 +119,7 @@ class Runner:
                     seen = chunk.request.features[medium.key][first - medium.start : stop - medium.start]
                     features.append((row + first - chunk.start, seen))
             row += chunk.count
-        hidden = self.decoder.embed(self._ids(chunks, features))
+        hidden = self.words.embed(self._ids(chunks, features))
         for place, seen in features:
             hidden[place : place + len(seen)] = seen
         return hidden
@@ -169,16 +145,6 @@ class Runner:
     def _same_rows(self, chunks: Sequence[Chunk]) -> bool:
         """Whether the chunks continue the requests of the last step, in their order."""
         return [chunk.request.id_and_index for chunk in chunks] == list(self._row_of)
-
-
-def turns_for(
-    decoder: Decoder, chunks: Sequence[Chunk], ropes: Sequence[int]
-) -> Complex[Tensor, "tokens half"]:
-    """The turns of the positions of the chunks' tokens, as their requests scale them."""
-    at = [place for chunk in chunks for place in range(chunk.start, chunk.start + chunk.count)]
-    rows = [rope for chunk, rope in zip(chunks, ropes, strict=True) for _ in range(chunk.count)]
-    positions, scalings = sent(at + rows, torch.long, decoder.device).chunk(2)
-    return decoder.rope.turns(positions, scalings)
 
 
 def _generates(chunk: Chunk) -> bool:

@@ -47,6 +47,9 @@ class EngineSettings:
             lies between products; they are compiled when first used. None: where there are a compiler and a
             processor with AVX512-BF16 and VNNI.
         graphs: On a GPU, replay steps that only generate as one recorded graph.
+        tensor_parallel: Processes that share the text layers, this one included; each has a GPU of its
+            own, or all the CPU. They wait for each other twice in a layer, so that steps are neither recorded
+            (`graphs`) nor computed in one call. Other limits are those of each process.
     """
 
     token_budget: int = 512
@@ -66,6 +69,7 @@ class EngineSettings:
     few_rows: FewRows = "measured"
     native: bool | None = None
     graphs: bool = True
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         for name in (
@@ -75,6 +79,7 @@ class EngineSettings:
             "max_waiting",
             "page_tokens",
             "kv_bytes",
+            "tensor_parallel",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:

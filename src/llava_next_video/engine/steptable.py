@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from llava_next_video.engine.grouping import companies
 from llava_next_video.engine.plan import FIELDS, LEAST_ROWS, Field, Long, Plan
-from llava_next_video.engine.request import Request
-from llava_next_video.engine.scheduler import Chunk
+from llava_next_video.engine.stretch import Holder, Stretch
 
 _MOST_ROWS = 64
 
@@ -79,7 +78,7 @@ class StepTable:
         return parts
 
     def fill(
-        self, chunks: Sequence[Chunk], padded: int | None = None, ropes: Sequence[int] | None = None
+        self, chunks: Sequence[Stretch], padded: int | None = None, ropes: Sequence[int] | None = None
     ) -> Plan:
         """Write down a step.
 
@@ -143,7 +142,7 @@ class StepTable:
         if chunks > self._scratch:
             raise ValueError(f"{chunks} chunks in a step, and there are {self._scratch} page tables")
 
-    def _place(self, request: Request) -> int:
+    def _place(self, request: Holder) -> int:
         """The page table of a request, brought up to date; the one unused for longest makes room."""
         known = self._places.pop(request.id_and_index, None)
         if known is None:
@@ -162,7 +161,7 @@ class StepTable:
         return place
 
     def _fill_shared(
-        self, chunks: Sequence[Chunk], short: Sequence[int], firsts: Sequence[int]
+        self, chunks: Sequence[Stretch], short: Sequence[int], firsts: Sequence[int]
     ) -> tuple[int, int]:
         """Bundles of rows that begin with the same pages: how many, and rows of their products."""
         table, row, bundles = self._rows, 0, []
@@ -185,7 +184,7 @@ class StepTable:
             table[: len(bundles), [Field.SHARED_FIRST, Field.SHARED_COUNT, Field.SHARED_END]] = bundles
         return count, size
 
-    def _companies(self, chunks: Sequence[Chunk]) -> list[tuple[tuple[int, ...], int]]:
+    def _companies(self, chunks: Sequence[Stretch]) -> list[tuple[tuple[int, ...], int]]:
         """Who shares how many first pages; found once for requests that go on generating."""
         if self._shared_pages is None:
             return []

@@ -80,7 +80,7 @@ def _computed(network: Network) -> Manifest:
     quantize: object
     match network:
         case Engine():
-            numbers, quantize = network.decoder.embedding, network.settings.quantize
+            numbers, quantize = network.words.embedding, network.settings.quantize
             kind = "engine"
         case ReferenceNetwork():
             numbers = network.model.get_input_embeddings().weight

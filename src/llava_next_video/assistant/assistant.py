@@ -18,7 +18,7 @@ from llava_next_video.assistant.loading import found_checkpoint, load_network
 from llava_next_video.assistant.reading import Medium, Reader
 from llava_next_video.assistant.reference import Network
 from llava_next_video.assistant.wishes import Wishes, read_wishes
-from llava_next_video.engine import SamplingOptions
+from llava_next_video.engine import Engine, SamplingOptions
 from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.media import Limits
 from llava_next_video.processing import LlavaNextVideoProcessor
@@ -60,6 +60,7 @@ class VideoAssistant:
         adapter: str | PathLike[str] | None = None,
         kv_bytes: int | None = None,
         kv_dtype: str | None = None,
+        tensor_parallel: int = 1,
         limits: Limits | None = None,
     ) -> VideoAssistant:
         """Load a checkpoint folder, or a checkpoint of the hub by its name.
@@ -82,11 +83,15 @@ class VideoAssistant:
                 leave free.
             kv_dtype: `fp8` stores the engine's keys and values in 8 bits, on Ada and Hopper GPUs; twice as
                 many fit. By default they are as precise as the weights.
+            tensor_parallel: So many processes share the engine's text layers, each with a GPU of its own, for
+                a network that one GPU cannot hold (34B). They are started here, and end with `close` or with
+                this process. On a CPU that works, too, but nothing is gained. Never tried on several GPUs.
             limits: How large a clip or picture may be.
 
         Raises:
             CheckpointError: The folder is missing, incomplete, corrupt or unsafe.
-            ConfigError: An unknown device, dtype or quantisation, or two that do not go together.
+            ConfigError: An unknown device, dtype or quantisation, two that do not go together, or heads that
+                so many processes cannot share.
             CapacityError: The network cannot fit the memory of the GPU.
         """
         folder = found_checkpoint(name)
@@ -102,8 +107,14 @@ class VideoAssistant:
             adapter=adapter,
             kv_bytes=kv_bytes,
             kv_dtype=kv_dtype,
+            tensor_parallel=tensor_parallel,
         )
         return cls(network, processor, limits=limits)
+
+    def close(self) -> None:
+        """End the processes that share the network, if any do (`tensor_parallel`); it answers no more."""
+        if isinstance(self.network, Engine):
+            self.network.close()
 
     def ask(
         self,

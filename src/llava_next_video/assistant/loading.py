@@ -60,8 +60,11 @@ def load_network(
     adapter: str | PathLike[str] | None,
     kv_bytes: int | None = None,
     kv_dtype: str | None = None,
+    tensor_parallel: int = 1,
 ) -> Network:
     """The engine with the weights of that checkpoint, or the reference network itself.
+
+    With `tensor_parallel` above 1 that many processes share the engine's text layers.
 
     Raises:
         CheckpointError: The folder is missing, incomplete, corrupt or unsafe.
@@ -80,6 +83,12 @@ def load_network(
         )
     if stored != "auto" and reference:
         raise ConfigError(f"kv_dtype={kv_dtype!r} is the engine's; leave it out for the reference network")
+    if tensor_parallel < 1:
+        raise ConfigError(f"tensor_parallel is {tensor_parallel}; it counts processes and is 1 or more")
+    if tensor_parallel > 1 and reference:
+        raise ConfigError(
+            f"tensor_parallel={tensor_parallel} is the engine's; leave it out for the reference network"
+        )
     usual = torch.float32 if place.type == "cpu" else "auto"
     numbers = FLOATS[wanted] if wanted else usual
     config = LlavaNextVideoConfig.from_pretrained(folder)
@@ -89,6 +98,11 @@ def load_network(
     tokens = len(processor.tokenizer)
     extra = None if adapter is None else Adapter.read(Path(adapter))
     few_bits = bits is not None or getattr(config, "quantization_config", None) is not None
+    if few_bits and tensor_parallel > 1:
+        raise ConfigError(
+            f"tensor_parallel={tensor_parallel} needs the engine, which cannot compute with weights that are "
+            "quantised already; load the original"
+        )
     if few_bits and extra is not None:
         raise ConfigError(
             f"{extra.folder} cannot be merged into quantised weights; merge it into the original first "
@@ -102,6 +116,7 @@ def load_network(
             quantize=narrow,
             kv_bytes=kv_bytes,
             kv_dtype=stored,
+            tensor_parallel=tensor_parallel,
         )
         return Engine.from_folder(folder, settings, tokens=tokens, config=config, adapter=extra)
     given: dict[str, object] = {"config": config, "dtype": numbers}

@@ -138,8 +138,8 @@ class Recipe:
 
     Attributes:
         checkpoint: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes` and `kv_dtype`, as `VideoAssistant.load`
-            takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes`, `kv_dtype` and `tensor_parallel`, as
+            `VideoAssistant.load` takes them.
     """
 
     checkpoint: str
@@ -171,8 +171,8 @@ def local_model(
 
     Args:
         model: Folder, or name on the hub.
-        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes` and `kv_dtype`, as `VideoAssistant.load`
-            takes them.
+        weights: `device`, `dtype`, `quantize`, `adapter`, `kv_bytes`, `kv_dtype` and `tensor_parallel`, as
+            `VideoAssistant.load` takes them.
         prompt: What is asked; it stands in the identity only.
         sampling: Which moments the model sees.
         options: Generation settings by name.

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from llava_next_video.cli.options import Checkpoint, Device, DType, LoRA, MostFrames, PerSecond, Sampler
+from llava_next_video.cli.options import (
+    Checkpoint,
+    Device,
+    DType,
+    LoRA,
+    MostFrames,
+    PerSecond,
+    Sampler,
+    TensorParallel,
+)
 from llava_next_video.cli.plan import plan_question, plan_text, read_long
 from llava_next_video.cli.remote import ApiKey, Servers, ask_server
 from llava_next_video.cli.told import as_record, notes
@@ -63,6 +72,7 @@ def ask(
             show_default="off",
         ),
     ] = None,
+    tensor_parallel: TensorParallel = 1,
     max_visual_tokens: Annotated[
         int | None,
         typer.Option(help="Show fewer frames, so that they are no more tokens.", show_default="off"),
@@ -143,6 +153,7 @@ def ask(
             "--device": device,
             "--dtype": dtype,
             "--quantize": quantize,
+            "--tensor-parallel": tensor_parallel != 1,
         }
         here |= {"--rope-factor": rope_factor, "--max-visual-tokens": max_visual_tokens, "--plan": plan}
         here |= {"--rope-kind": rope_kind, "--slow-fast": slow_fast, "--slow-stride": slow_stride}
@@ -182,7 +193,13 @@ def ask(
             raise typer.Exit(1)
         return
     assistant = load_assistant(
-        model, device=device, dtype=dtype, quantize=quantize, reference=reference, adapter=adapter
+        model,
+        device=device,
+        dtype=dtype,
+        quantize=quantize,
+        reference=reference,
+        adapter=adapter,
+        tensor_parallel=tensor_parallel,
     )
     answer = assistant.ask(
         media, question, frames=sampling, max_visual_tokens=max_visual_tokens, **long, **options
@@ -266,6 +283,7 @@ def load_assistant(
     adapter: str | None = None,
     kv_bytes: int | None = None,
     kv_dtype: str | None = None,
+    tensor_parallel: int = 1,
 ) -> VideoAssistant:
     """The assistant behind `--model`; one line on stderr while it loads."""
     if model is None:
@@ -287,6 +305,7 @@ def load_assistant(
         adapter=adapter,
         kv_bytes=kv_bytes,
         kv_dtype=kv_dtype,
+        tensor_parallel=tensor_parallel,
     )
     network = assistant.network
     if isinstance(network, ReferenceNetwork) and is_quantised(network.model):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llava_next_video.cli.ask import load_assistant
-from llava_next_video.cli.options import Checkpoint, Device, DType, Quantize
+from llava_next_video.cli.options import Checkpoint, Device, DType, Quantize, TensorParallel
 from llava_next_video.errors import ConfigError
 
 
@@ -27,6 +27,7 @@ def bench(
     dtype: DType = None,
     quantize: Quantize = None,
     device: Device = None,
+    tensor_parallel: TensorParallel = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Put a made-up load on the engine; print throughput, waiting times, cache hits and the roofline.
@@ -45,7 +46,9 @@ def bench(
         per_second=rate,
         seed=seed,
     )
-    network = load_assistant(model, device=device, dtype=dtype, quantize=quantize).network
+    network = load_assistant(
+        model, device=device, dtype=dtype, quantize=quantize, tensor_parallel=tensor_parallel
+    ).network
     if not isinstance(network, Engine):
         raise ConfigError(
             "the reference network answers here, and the engine is what is measured; take --device cpu or "

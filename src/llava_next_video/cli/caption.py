@@ -23,6 +23,7 @@ from llava_next_video.cli.options import (
     MostFrames,
     PerSecond,
     Quantize,
+    TensorParallel,
 )
 from llava_next_video.errors import ConfigError
 
@@ -133,6 +134,7 @@ def caption(
     ] = None,
     quantize: Quantize = None,
     kv_dtype: KvDType = None,
+    tensor_parallel: TensorParallel = 1,
 ) -> None:
     """Caption every video once, into parquet; killed and run again, it goes on where it was."""
     from llava_next_video.caption import Settings, estimate, list_items, on_this_machine, share
@@ -163,10 +165,11 @@ def caption(
     weights: dict[str, str | int | None] = {"device": device, "dtype": dtype, "quantize": quantize}
     weights |= {"adapter": adapter, "kv_bytes": kv_bytes}
     weights |= {} if kv_dtype is None else {"kv_dtype": kv_dtype}
+    weights |= {} if tensor_parallel == 1 else {"tensor_parallel": tensor_parallel}
     look = settings.dedupe == "near"
     if server:
         given = {"adapter": adapter, "device": device, "dtype": dtype, "quantize": quantize, "kv-mb": kv_mb}
-        given["kv-dtype"] = kv_dtype
+        given |= {"kv-dtype": kv_dtype, "tensor-parallel": weights.get("tensor_parallel")}
         if refused := [name for name, value in given.items() if value is not None]:
             raise ConfigError(f"--{refused[0]} is the server's business; leave it or --server out")
         chosen = _remote(server, model, send, at_once, question, sampling, options, look)
@@ -176,6 +179,11 @@ def caption(
     if ray:
         if server or dedupe != "off":
             raise ConfigError("--ray does without --server and --dedupe; leave them out, or leave --ray out")
+        if tensor_parallel != 1:
+            raise ConfigError(
+                "--tensor-parallel shares the GPUs of this machine, and a model on Ray has one; leave one of "
+                "the two out"
+            )
         from llava_next_video.caption.cluster import Cluster, on_ray
 
         cluster = Cluster(address=ray, readers=workers, models=_positive("ray-models", ray_models))

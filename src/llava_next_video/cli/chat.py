@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llava_next_video.cli.ask import load_assistant
-from llava_next_video.cli.options import Checkpoint, Device, DType, Frames, LoRA, Quantize
+from llava_next_video.cli.options import Checkpoint, Device, DType, Frames, LoRA, Quantize, TensorParallel
 from llava_next_video.cli.remote import ApiKey, Servers, refuse_here
 
 
@@ -30,6 +30,7 @@ def chat(
     device: Device = None,
     dtype: DType = None,
     quantize: Quantize = None,
+    tensor_parallel: TensorParallel = 1,
 ) -> None:
     """Chat about clips and pictures; `/help` lists the commands, Ctrl-C stops an answer, `/bye` ends."""
     from llava_next_video.cli.session import Session
@@ -38,10 +39,18 @@ def chat(
     talker: Talker
     if server:
         here = {"--model": model, "--adapter": adapter, "--device": device, "--dtype": dtype}
-        refuse_here({**here, "--quantize": quantize})
+        refuse_here({**here, "--quantize": quantize, "--tensor-parallel": tensor_parallel != 1})
         talker = Remote(server, api_key)
     else:
-        talker = Local(load_assistant(model, device=device, dtype=dtype, quantize=quantize, adapter=adapter))
+        assistant = load_assistant(
+            model,
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            adapter=adapter,
+            tensor_parallel=tensor_parallel,
+        )
+        talker = Local(assistant)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its history
     options: dict[str, object] = {"max_new_tokens": max_new_tokens, "temperature": temperature}

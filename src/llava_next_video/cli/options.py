@@ -39,6 +39,10 @@ KvDType = Annotated[
     str | None,
     typer.Option(help="fp8: keys and values in 8 bits, on a GPU; auto.", show_default="auto: the weights'"),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(help="GPUs that share the text layers of a network too large for one.", show_default="1"),
+]
 RopeFactor = Annotated[
     float | None,
     typer.Option(help="Stretch the context that many times.", show_default="checkpoint's"),

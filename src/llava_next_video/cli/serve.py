@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llava_next_video.cli.ask import load_assistant
-from llava_next_video.cli.options import Checkpoint, Device, DType, KvDType, LoRA, Quantize, RopeFactor
+from llava_next_video.cli.options import (
+    Checkpoint,
+    Device,
+    DType,
+    KvDType,
+    LoRA,
+    Quantize,
+    RopeFactor,
+    TensorParallel,
+)
 from llava_next_video.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -64,6 +73,7 @@ def serve(
     dtype: DType = None,
     quantize: Quantize = None,
     kv_dtype: KvDType = None,
+    tensor_parallel: TensorParallel = 1,
     rope_factor: RopeFactor = None,
     ray: Annotated[
         str | None,
@@ -100,10 +110,15 @@ def serve(
         **more,
     )
     load: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize, "kv_dtype": kv_dtype}
-    load["adapter"] = adapter
+    load |= {"adapter": adapter, "tensor_parallel": tensor_parallel}
     load |= {"rope_factor": rope_factor, "kv_bytes": None if cache_mib is None else cache_mib * MEBIBYTE}
     address = f"http://{host}:{port} serves {settings.model_name}"
     if ray is not None:
+        if tensor_parallel != 1:
+            raise ConfigError(
+                "--tensor-parallel shares the GPUs of this machine, and a replica on Ray has one; leave one of "
+                "the two out"
+            )
         serve_replicas(ray, model, settings, host=host, port=port, load=load, told=address)
         return
     assistant = load_assistant(model, **load)

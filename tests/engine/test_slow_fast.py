@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def asked(model: Any, one: Medium, layout: ClipLayout | None, *behind: Any) -> M
     tokens = model.config.video_layout(len(one.load()), layout).tokens
     inputs = prompt(words(1, 3), replace(one, tokens=tokens), *behind, words(2, 9))
     media = [
-        replace(seen, layout=layout, key=seen.key[:-1] + bytes([hash(layout) % 256]))
+        replace(seen, layout=layout, key=hashlib.sha256(seen.key + repr(layout).encode()).digest())
         if seen.kind == "video"
         else seen
         for seen in inputs.media

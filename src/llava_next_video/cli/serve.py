@@ -116,8 +116,8 @@ def serve(
     if ray is not None:
         if tensor_parallel != 1:
             raise ConfigError(
-                "--tensor-parallel shares the GPUs of this machine, and a replica on Ray has one; leave one of "
-                "the two out"
+                "--tensor-parallel shares the GPUs of this machine, and a replica on Ray has one; leave "
+                "one of the two out"
             )
         serve_replicas(ray, model, settings, host=host, port=port, load=load, told=address)
         return

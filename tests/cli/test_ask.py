@@ -382,3 +382,50 @@ def test_env_prints_what_a_bug_report_needs(command) -> None:
     assert code == 0
     assert re.search(rf"^torch +{re.escape(torch.__version__.split('+')[0])}", out, re.M)
     assert re.search(r"^cuda +", out, re.M)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_a_network_answer_as_one(
+    command, tiny_checkpoint: Path, square_clip: Path
+) -> None:
+    asked = ("ask", square_clip, "What happens?", "--model", tiny_checkpoint, "--dtype", "float32")
+    alone = command(*asked, "--max-new-tokens", 8)
+    assert alone[0] == 0
+    assert alone[1].strip()
+    assert command(*asked, "--max-new-tokens", 8, "--device", "cpu", "--tensor-parallel", 2) == alone
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--tensor-parallel", 3), "which 3 devices cannot share evenly; take a divisor"),
+        (("--tensor-parallel", 0), "tensor_parallel is 0; it counts processes and is 1 or more"),
+        (("--tensor-parallel", 2, "--reference"), "leave it out for the reference network"),
+        (("--tensor-parallel", 2, "--quantize", "bnb-4bit"), "leave it out for the reference network"),
+        (
+            ("--tensor-parallel", 2, "--server", "http://127.0.0.1:9"),
+            "--tensor-parallel is for a model that is loaded here; leave it out with --server",
+        ),
+    ],
+    ids=str,
+)
+def test_a_network_that_cannot_be_shared_so_is_refused_in_one_line(
+    command, tiny_checkpoint: Path, square_clip: Path, flags: tuple[object, ...], sentence: str
+) -> None:
+    model = () if "--server" in flags else ("--model", tiny_checkpoint, "--device", "cpu")
+    code, out, err = command("ask", square_clip, "What?", *model, *flags)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].endswith(sentence)
+
+
+def test_gpus_of_this_machine_are_not_shared_by_models_on_ray(
+    command, square_clip: Path, tmp_path: Path
+) -> None:
+    shared = ("--ray", "local", "--tensor-parallel", 2)
+    code, _, err = command("caption", square_clip, "--output", tmp_path / "out", *shared)
+    assert code == 1
+    assert "shares the GPUs of this machine, and a model on Ray has one" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = command("serve", "--ray", "replicas=2", "--tensor-parallel", 2)
+    assert code == 1
+    assert "shares the GPUs of this machine, and a replica on Ray has one" in err

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
@@ -41,8 +42,6 @@ def children() -> list[int]:
 
 
 def main(folder: Path, fate: str) -> None:
-    from dataclasses import replace
-
     engine = Engine.from_folder(folder, replace(SETTINGS, tensor_parallel=2))
     (follower,) = children()
     tell(follower=follower)
@@ -67,10 +66,9 @@ def main(folder: Path, fate: str) -> None:
         except KeyboardInterrupt:
             answer = engine.generate([QUESTION], SamplingOptions(max_new_tokens=12))[0]
             tell(ids=answer.ids, left=children())
-    if fate == "closes":
-        engine.close()
-        tell(left=children())
-    if fate == "is forgotten":
+            engine.close()
+            tell(left=children())
+    if fate == "forgets":
         del engine
         tell(left=children())
     if fate == "ends":

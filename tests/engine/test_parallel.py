@@ -161,6 +161,17 @@ def test_shares_lose_no_more_to_rounding_than_the_whole(
     assert (one.float() - exact).norm() / scale < loss
 
 
+def test_a_share_keeps_its_part_of_the_weights_and_nothing_of_the_rest(model: Any) -> None:
+    def weights(share: Share) -> list[Tensor]:
+        decoder = built_decoder(model, LoadedWeights(consume=False), SETTINGS, share)
+        products = [one for layer in decoder.layers for one in layer.products]
+        return [getattr(one, "part", one).turned for one in products]
+
+    whole, half = weights(WHOLE), weights(Share(rank=1, count=2))
+    assert [one.numel() for one in half] == [one.numel() // 2 for one in whole]
+    assert all(one.untyped_storage().nbytes() == one.nbytes for one in half)
+
+
 def test_a_share_is_not_computed_in_one_call(model: Any, kernels: Kernels) -> None:
     settings = replace(SETTINGS, dtype="bfloat16", native=True)
     for share, whole in ((WHOLE, True), (Share(rank=0, count=2), False)):

@@ -48,6 +48,7 @@ class _Processes:
     lines: list[Connection] = field(default_factory=list)
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
+    watches: list[threading.Thread] = field(default_factory=list)
 
     def start(self, job: Job) -> None:
         """One more."""
@@ -61,7 +62,9 @@ class _Processes:
         theirs.close()
         self.lines.append(ours)
         self.children.append(child)
-        threading.Thread(target=self._watch, args=(child,), daemon=True).start()
+        watch = threading.Thread(target=self._watch, args=(child,), daemon=True)
+        watch.start()
+        self.watches.append(watch)
         ours.send(job)
 
     def end(self) -> None:
@@ -74,8 +77,8 @@ class _Processes:
                 child.wait(timeout=_END_S)
             except subprocess.TimeoutExpired:
                 child.kill()
-                child.wait()
-        self.collective.leave()
+        for watch in self.watches:
+            watch.join()  # a thread that is cut off inside torch brings the whole process down with it
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
         """Once it has ended, nobody here may wait for it: sums on a GPU would, for ever."""

@@ -71,9 +71,7 @@ def main(folder: Path, fate: str) -> None:
     if fate == "forgets":
         del engine
         tell(left=children())
-    if fate == "ends":
-        return
-    while True:  # until it is killed
+    while fate == "works":  # until it is killed
         engine.step()
 
 

@@ -131,7 +131,7 @@ def test_a_follower_that_dies_ends_the_step_with_one_error(folder: Path) -> None
 
 
 def test_no_follower_outlives_a_leader_that_is_killed_at_work(folder: Path) -> None:
-    with led(folder, "killed") as leader:
+    with led(folder, "works") as leader:
         follower = heard(leader)["follower"]
         assert runs(follower)
         leader.kill()
@@ -139,7 +139,7 @@ def test_no_follower_outlives_a_leader_that_is_killed_at_work(folder: Path) -> N
 
 
 def test_a_stopped_follower_ends_when_it_goes_on_without_a_leader(folder: Path) -> None:
-    with led(folder, "killed") as leader:
+    with led(folder, "works") as leader:
         follower = heard(leader)["follower"]
         os.kill(follower, signal.SIGSTOP)
         leader.kill()

@@ -48,7 +48,6 @@ class Job:
         settings: The leader's, with the device of this follower.
         rank: Of its share.
         threads: That it computes with on a CPU.
-        leader: Process id.
     """
 
     folder: Path
@@ -57,20 +56,19 @@ class Job:
     settings: EngineSettings
     rank: int
     threads: int
-    leader: int
 
 
-def follow(descriptor: int) -> NoReturn:
-    """The whole life of a follower, at the other end of this line.
+def follow(descriptor: int, leader: int) -> NoReturn:
+    """The whole life of a follower, at the other end of this line to a leader with that process id.
 
     It hears its job, how many pages there are, where to meet, and then step after step; to each of the first
     two it answers None, or what went wrong.
     """
     line = Connection(descriptor)
     heard: SimpleQueue[Any] = SimpleQueue()
-    job: Job = line.recv()
-    threading.Thread(target=_listen, args=(line, job.leader, heard), daemon=True).start()
+    threading.Thread(target=_listen, args=(line, leader, heard), daemon=True).start()
     try:
+        job: Job = heard.get()
         torch.set_num_threads(job.threads)
         collective, decoder = _loaded(job)
         line.send(None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,12 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -35,16 +36,20 @@ from llava_next_video.errors import ConfigError, LlavaNextVideoError
 from llava_next_video.model import LlavaNextVideoConfig
 from llava_next_video.model.parallel import refuse_uneven
 
-_CHILD = "import sys; from llava_next_video.engine.follower import follow; follow(int(sys.argv[1]))"
+_CHILD = "import sys; from llava_next_video.engine.follower import follow; follow(*map(int, sys.argv[1:]))"
 _END_S = 5.0
 CLOSED = "the engine was closed and computes nothing more; load the network again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Processes:
-    """Those of the followers, and whether one has ended; no more is needed to end them all."""
+    """Those of the followers, and whether one has ended; no more is needed to end them all.
+
+    The folder in which they meet stays as long as they do: NCCL goes on looking into it.
+    """
 
     collective: Collective
+    folder: Path = field(default_factory=lambda: Path(mkdtemp(prefix="llava-next-video-")))
     lines: list[Connection] = field(default_factory=list)
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     gone: threading.Event = field(default_factory=threading.Event)
@@ -54,7 +59,7 @@ class _Processes:
         """One more."""
         ours, theirs = Pipe()
         child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, str(theirs.fileno())],
+            [sys.executable, "-c", _CHILD, str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C in a terminal is for the leader
@@ -65,7 +70,8 @@ class _Processes:
         watch = threading.Thread(target=self._watch, args=(child,), daemon=True)
         watch.start()
         self.watches.append(watch)
-        ours.send(job)
+        with suppress(OSError):  # one that has ended already is found out when it is asked
+            ours.send(job)
 
     def end(self) -> None:
         """All of them, whatever they are doing."""
@@ -79,6 +85,7 @@ class _Processes:
                 child.kill()
         for watch in self.watches:
             watch.join()  # a thread that is cut off inside torch brings the whole process down with it
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
         """Once it has ended, nobody here may wait for it: sums on a GPU would, for ever."""
@@ -120,7 +127,6 @@ class Followers:
                 settings=_placed(settings, rank),
                 rank=rank,
                 threads=torch.get_num_threads(),
-                leader=os.getpid(),
             )
             self._processes.start(job)
 
@@ -153,13 +159,12 @@ class Followers:
         """
         self._say(pages)
         self._hear()
-        with TemporaryDirectory() as folder:
-            meeting = Path(folder) / "meeting"
-            self._say(meeting)
-            try:
-                self._collective.join(meeting)
-            except PartedError as error:
-                raise self._lost() from error
+        meeting = self._processes.folder / "meeting"
+        self._say(meeting)
+        try:
+            self._collective.join(meeting)
+        except PartedError as error:
+            raise self._lost() from error
 
     @contextmanager
     def step(self, chunks: Sequence[Chunk], embedded: Tensor) -> Iterator[None]:

@@ -48,16 +48,21 @@ def main(folder: Path, fate: str) -> None:
     long = SamplingOptions(max_new_tokens=900, ignore_eos=True)
     engine.add(QUESTION, long)
     if fate == "follower dies":
-        threading.Timer(0.3, os.kill, (follower, signal.SIGKILL)).start()
-        errors = []
+        killed_s, raised_s, errors = [], [], []
+
+        def kill() -> None:
+            killed_s.append(time.monotonic())
+            os.kill(follower, signal.SIGKILL)
+
+        threading.Timer(0.3, kill).start()
         for _ in range(2):
             try:
                 while True:
                     engine.step()
             except LlavaNextVideoError as error:
+                raised_s.append(time.monotonic())
                 errors.append(str(error))
-                ended_s = time.monotonic()
-        tell(errors=errors, left=children(), step_s=time.monotonic() - ended_s)
+        tell(errors=errors, left=children(), waits_s=[at_s - killed_s[0] for at_s in raised_s])
     if fate == "interrupted":
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:

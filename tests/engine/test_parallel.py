@@ -14,9 +14,9 @@ import pytest
 import torch
 from tests.engine.conftest import tiny
 from tests.engine.kernels.conftest import request_on
-from tests.engine.test_memory import seven_billion as seven_billion
 from tests.engine.test_steptable import PAGE, ROOM, seen, small_table
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig, LlamaConfig
 
 from llava_next_video.engine import Engine, EngineSettings
 from llava_next_video.engine.assembly import layers_of, whole_step
@@ -32,6 +32,7 @@ from llava_next_video.engine.telling import Listener, Place, Teller, Told
 from llava_next_video.engine.weights import LoadedWeights
 from llava_next_video.errors import ConfigError
 from llava_next_video.model import LlavaNextVideoConfig
+from llava_next_video.model.weights import skeleton
 
 SETTINGS = EngineSettings(dtype="float32", max_requests=4, page_tokens=4)
 
@@ -208,12 +209,20 @@ def test_a_step_that_goes_on_is_told_in_few_bytes() -> None:
     assert again < 64 * 32 < first
 
 
-def test_a_share_of_a_34b_needs_its_part_of_the_memory(seven_billion: Any) -> None:
-    whole, half = (
-        estimate(seven_billion, replace(SUITED["cuda"], tensor_parallel=count)) for count in (1, 2)
+def test_a_share_of_a_34b_needs_its_part_of_the_memory() -> None:
+    text = LlamaConfig(
+        vocab_size=64064,
+        hidden_size=7168,
+        intermediate_size=20480,
+        num_hidden_layers=60,
+        num_attention_heads=56,
+        num_key_value_heads=8,
     )
-    # The products of 32 layers have 6.48e9 weights of two bytes; all else stays whole.
-    assert whole.weights - half.weights == pytest.approx(6.48e9, rel=0.01)
+    model = skeleton(LlavaNextVideoConfig(CLIPVisionConfig(), text))
+    whole, half = (estimate(model, replace(SUITED["cuda"], tensor_parallel=count)) for count in (1, 2))
+    # Queries and what attention gives, keys and values, three of the MLP; two bytes each, half of them gone.
+    products = 60 * (2 * 7168 * 7168 + 2 * 7168 * 8 * 128 + 3 * 7168 * 20480)
+    assert whole.weights - half.weights == products
     assert half.kv == whole.kv // 2
 
 

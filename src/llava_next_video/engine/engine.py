@@ -133,7 +133,9 @@ class Engine:
 
         Raises:
             CheckpointError: the folder does not hold a whole model, or the adapter is for another.
-            ConfigError: the engine does not know this text family, device or setting.
+            ConfigError: the engine does not know this text family, device or setting, or so many processes
+                cannot share it.
+            LlavaNextVideoError: one of those processes ended, or could not load its share.
         """
         settings = settings or EngineSettings()
         config = config or LlavaNextVideoConfig.from_pretrained(folder)
@@ -287,7 +289,7 @@ class Engine:
         )
 
     def close(self) -> None:
-        """End the processes that share the network, if any; the engine computes nothing more."""
+        """End the processes that share the network, after which it computes nothing; one alone goes on."""
         if self._followers is not None:
             self._followers.close()
 

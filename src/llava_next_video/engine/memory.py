@@ -52,7 +52,8 @@ class Estimate:
             raise CapacityError(
                 f"{self.needed / _GIB:.1f} GiB needed on {device} ({self.weights / _GIB:.1f} of weights, "
                 f"{self.activations / _GIB:.1f} of activations, {self.kv / _GIB:.1f} of keys and values), "
-                f"{free_bytes / _GIB:.1f} are free; quantise, or lower kv_bytes or token_budget"
+                f"{free_bytes / _GIB:.1f} are free; quantise, lower kv_bytes or token_budget, or "
+                "share it among GPUs (tensor_parallel)"
             )
 
 

@@ -64,6 +64,7 @@ def main(folder: Path, fate: str) -> None:
                 errors.append(str(error))
         tell(errors=errors, left=children(), waits_s=[at_s - killed_s[0] for at_s in raised_s])
     if fate == "interrupted":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             while True:

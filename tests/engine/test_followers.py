@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from llava_next_video.size import Size
 pytestmark = pytest.mark.slow
 
 SETTINGS = EngineSettings(dtype="float32", kv_bytes=1 << 20, token_budget=64, max_requests=8)
+LONGEST_S = 120.0
 ANSWER = SamplingOptions(max_new_tokens=36, ignore_eos=True)
 
 
@@ -93,9 +95,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def led(folder: Path, fate: str) -> subprocess.Popen[str]:
-    """A leader to which something will happen."""
+    """A leader to which something will happen; one that hangs is killed, and then says nothing more."""
     command = [sys.executable, str(Path(__file__).with_name("leader.py")), str(folder), fate]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    leader = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    end = threading.Timer(LONGEST_S, leader.kill)
+    end.daemon = True
+    end.start()
+    return leader
 
 
 def heard(leader: subprocess.Popen[str]) -> Any:

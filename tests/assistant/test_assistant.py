@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import shutil
+import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +318,47 @@ def test_a_question_asked_while_another_answer_streams_takes_nothing_from_it(
         first = next(pieces)
         assert one.ask(square_clip, "B?", max_new_tokens=16).text == texts[1]
         assert first + "".join(pieces) == texts[0]
+
+
+@pytest.mark.parametrize("which", ["assistant", "reference"])
+def test_many_threads_may_ask_one_assistant(
+    which: str, square_clip: Path, picture: Pillow.Image, request: pytest.FixtureRequest
+) -> None:
+    """They ask, stream and give up all at once; each gets the answer that it gets alone."""
+    asked = request.getfixturevalue(which)
+    questions = [(square_clip, "What happens?"), (picture, "What is there?"), ([], "Who are you?")]
+    wanted = [asked.ask(*question, max_new_tokens=9).text for question in questions]
+    begun, found = threading.Barrier(6), {}
+
+    def work(number: int) -> None:
+        begun.wait()
+        said = []
+        for place in range(number, number + 4):
+            question = questions[place % 3]
+            if place % 4 == 3:  # somebody who does not wait for the end
+                with closing(asked.stream(*question, max_new_tokens=30)) as pieces:
+                    next(pieces)
+            elif place % 4 == 2:
+                said += [answer.text for answer in asked.ask_many([question, question], max_new_tokens=9)]
+            else:
+                said.append(asked.ask(*question, max_new_tokens=9).text)
+        found[number] = said
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert found == {
+        number: [
+            wanted[place % 3]
+            for place in range(number, number + 4)
+            for _ in range({3: 0, 2: 2}.get(place % 4, 1))
+        ]
+        for number in range(6)
+    }
+    asked.ask([], "Who are you?", max_new_tokens=1)  # who gave up is forgotten in the next step
+    assert not asked.network.busy
 
 
 def test_a_conversation_must_end_with_the_user(assistant: VideoAssistant) -> None:

@@ -1,6 +1,7 @@
 """Many questions at one network: read ahead, write together.
 
-Made for one thread at a time; several iterators may be alive in it, and each gets what is its own.
+Several iterators may be alive, in one thread or in many, and each gets what is its own: whoever has its turn
+lets the network work for all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava_next_video.assistant.answers import Answer, Prompt
 from llava_next_video.assistant.reference import Network
+from llava_next_video.assistant.turns import Turns
 from llava_next_video.assistant.writing import Writer
 from llava_next_video.engine import Output, SamplingOptions
 from llava_next_video.errors import LlavaNextVideoError, SamplingError
@@ -54,6 +56,7 @@ class Asking:
     tokenizer: PreTrainedTokenizerBase
     # Each iterator that is alive finds its outputs here, whichever of them made the network step.
     _outputs: dict[int, list[Output]] = field(default_factory=dict)
+    _turns: Turns = field(default_factory=Turns)  # for the network and the outputs
 
     def answers(self, prompts: Iterable[Callable[[], Prompt]], options: SamplingOptions) -> Generator[Answer]:
         """The answers in the order of the prompts, each of which is read when its turn comes.
@@ -117,17 +120,15 @@ class Asking:
                         except LlavaNextVideoError as error:
                             yield place, error
                             break
-                    self._step()
-                    for number in list(running):
-                        outputs, self._outputs[number] = self._outputs[number], []
-                        for output in outputs:
-                            yield from self._tell(output, running)
+                    for output in self._heard(running):
+                        yield from self._tell(output, running)
             finally:
                 for _, promise in reading:
                     promise.cancel()
-                for number in running:
-                    del self._outputs[number]
-                    self.network.abort(number)
+                with self._turns:
+                    for number in running:
+                        del self._outputs[number]
+                        self.network.abort(number)
 
     def _begin(
         self, place: int, prompt: Prompt, options: SamplingOptions, running: dict[int, _Running]
@@ -139,16 +140,22 @@ class Asking:
         question = _Question(place=place, count=options.n)
         for index in range(options.n):
             seed = None if options.seed is None else options.seed + index
-            number = self.network.add(prompt.inputs, replace(options, n=1, seed=seed))
             writer = Writer(prompt=prompt, text=TextStream(self.tokenizer, options.stop))
-            running[number] = _Running(question=question, index=index, writer=writer)
-            self._outputs[number] = []
+            with self._turns:
+                number = self.network.add(prompt.inputs, replace(options, n=1, seed=seed))
+                running[number] = _Running(question=question, index=index, writer=writer)
+                self._outputs[number] = []
 
-    def _step(self) -> None:
-        """Let the network work; what it says goes to whoever waits for it."""
-        for output in self.network.step():
-            if output.request_id in self._outputs:
-                self._outputs[output.request_id].append(output)
+    def _heard(self, numbers: Iterable[int]) -> list[Output]:
+        """What the network said to these, for which it works unless another thread has let it already."""
+        numbers = list(numbers)
+        with self._turns:
+            if not any(self._outputs[number] for number in numbers):
+                for output in self.network.step():
+                    self._outputs.get(output.request_id, []).append(output)
+            heard = [output for number in numbers for output in self._outputs[number]]
+            self._outputs |= {number: [] for number in numbers}
+        return heard
 
     def _tell(self, output: Output, running: dict[int, _Running]) -> Iterator[tuple[int, Event]]:
         """What one output of the network means to the user."""
@@ -159,9 +166,11 @@ class Asking:
                 yield question.place, piece
         if output.finish is None:
             if one.writer.stopped:
-                self.network.stop(output.request_id)
+                with self._turns:
+                    self.network.stop(output.request_id)
             return
-        del running[output.request_id], self._outputs[output.request_id]
+        with self._turns:
+            del running[output.request_id], self._outputs[output.request_id]
         if output.finish == "error":
             yield (
                 question.place,

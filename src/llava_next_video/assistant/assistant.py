@@ -36,6 +36,8 @@ class VideoAssistant:
     model the seconds of the frames. The other wishes have the names of transformers' `GenerationConfig`:
     `max_new_tokens`, `temperature` (0, the default, is greedy), `top_p`, `stop`, ...; with `n` there are
     several answers to each question, all but the first in `Answer.others`.
+
+    Many threads may ask one assistant; the network answers them together.
     """
 
     def __init__(

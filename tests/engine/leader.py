@@ -19,6 +19,7 @@ from llava_next_video.errors import LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
 
 SETTINGS = EngineSettings(dtype="float32", kv_bytes=1 << 20, token_budget=64, max_requests=4)
+KEPT: list[Engine] = []
 QUESTION = ModelInputs(ids=tuple(range(5, 40)), media=())
 
 
@@ -46,7 +47,7 @@ def main(folder: Path, fate: str) -> None:
     (follower,) = children()
     tell(follower=follower)
     long = SamplingOptions(max_new_tokens=900, ignore_eos=True)
-    engine.add(QUESTION, long)
+    number = engine.add(QUESTION, long)
     if fate == "follower dies":
         killed_s, raised_s, errors = [], [], []
 
@@ -70,10 +71,21 @@ def main(folder: Path, fate: str) -> None:
             while True:
                 engine.step()
         except KeyboardInterrupt:
+            engine.abort(number)
             answer = engine.generate([QUESTION], SamplingOptions(max_new_tokens=12))[0]
             tell(ids=answer.ids, left=children())
             engine.close()
             tell(left=children())
+    if fate == "forks":
+        child = os.fork()
+        if not child:
+            sys.exit()  # with all that a program does at its end
+        _, status = os.waitpid(child, 0)
+        engine.abort(number)
+        answer = engine.generate([QUESTION], SamplingOptions(max_new_tokens=12))[0]
+        tell(child=status, left=children(), tokens=len(answer.ids))
+    if fate == "ends":
+        KEPT.append(engine)  # beyond the end of the program
     if fate == "forgets":
         del engine
         tell(left=children())

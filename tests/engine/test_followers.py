@@ -20,6 +20,7 @@ from tests.engine.test_rope import SCALINGS, question
 from tests.engine.test_rope import ours as scaled_network
 
 from llava_next_video.engine import Engine, EngineSettings, SamplingOptions
+from llava_next_video.engine.collective import Collective, PartedError
 from llava_next_video.engine.followers import Followers
 from llava_next_video.errors import CheckpointError, LlavaNextVideoError
 from llava_next_video.inputs import ModelInputs
@@ -189,3 +190,45 @@ def test_what_a_follower_cannot_load_reaches_the_caller_as_a_sentence(folder: Pa
         followers.loaded()
     with pytest.raises(LlavaNextVideoError, match="the engine was closed"):
         followers.step([], torch.zeros(0, 64)).__enter__()
+
+
+def test_a_process_that_the_leader_forked_ends_nobody(folder: Path) -> None:
+    with led(folder, "forks") as leader:
+        follower = heard(leader)["follower"]
+        told = heard(leader)
+        leader.kill()
+    assert told == {"child": 0, "left": [follower], "tokens": 12}
+
+
+def test_the_reason_why_a_sum_failed_reaches_the_caller(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava_next_video.engine.followers._END_S", 0.2)
+    engine = Engine.from_folder(folder, replace(SETTINGS, tensor_parallel=2))
+
+    def refuse(tensor: torch.Tensor) -> None:
+        raise PartedError("no space left\non /dev/shm")
+
+    monkeypatch.setattr(engine._followers._collective, "hand_out", refuse)
+    engine.add(ModelInputs(ids=(5, 6, 7), media=()), ANSWER)
+    for _ in range(2):
+        with pytest.raises(LlavaNextVideoError, match="sums failed: no space left on /dev/shm; what was"):
+            engine.step()
+
+
+def test_a_file_of_pythons_names_in_the_working_directory_is_not_imported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('this is not Python')\n")
+    monkeypatch.chdir(tmp_path)
+    shared = Engine.from_folder(folder, replace(SETTINGS, tensor_parallel=2))
+    assert len(shared.generate([prompt(words(1, 5))], ANSWER)[0].ids) == 36
+    shared.close()
+
+
+def test_who_has_left_adds_up_nothing_more() -> None:
+    collective = Collective(rank=0, count=2, device=torch.device("cpu"))
+    collective.add_up(torch.ones(1))  # before the meeting its sums are its own
+    collective.leave()
+    with pytest.raises(PartedError, match="left the others"):
+        collective.add_up(torch.ones(1))

@@ -81,7 +81,7 @@ def test_single_tokens_attend_each_to_their_own_slots(
 def test_what_tokens_look_at_together_is_read_once_and_moves_no_bit(
     kernels: Kernels, group: int, company: int
 ) -> None:
-    """A common beginning of two pieces and a half, whose first half all see, then slots of their own."""
+    """A common beginning of two pieces and a half, then slots of their own."""
     torch.manual_seed(company)
     store = torch.randn(2, 2, 640 + 40 * company, 72).bfloat16()
     queries = torch.randn(company, 2 * group, 72)

@@ -142,6 +142,16 @@ def test_lines_of_somebody_else_and_a_file_in_use_are_refused(tmp_path: Path) ->
         pass
     assert path.read_text() == "mine\n"
     path.unlink()
+    with kept_answers(path, manifest):
+        pass
+    for lines, told in (
+        ("{}\n", ":1: answer and id and part missing"),
+        ("mine\n", "holds a line that is no JSON"),
+    ):
+        path.write_text(lines)
+        with pytest.raises(ConfigError, match=told), kept_answers(path, manifest):
+            pass
+    path.unlink()
     used = r"another process writes it; wait for it, or give another --answers"
     with kept_answers(path, manifest), pytest.raises(ConfigError, match=used), kept_answers(path, manifest):
         pass

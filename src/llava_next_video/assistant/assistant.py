@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from os import PathLike
-from typing import Unpack
+from typing import Self, Unpack
 
 from llava_next_video.assistant.answers import Answer
 from llava_next_video.assistant.asking import Asking
@@ -112,6 +112,12 @@ class VideoAssistant:
             tensor_parallel=tensor_parallel,
         )
         return cls(network, processor, limits=limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the processes that share the network, if any do (`tensor_parallel`); it answers no more."""

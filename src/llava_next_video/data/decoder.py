@@ -125,7 +125,7 @@ class Decoder:
             return self._line
         self.close()
         ours, theirs = Pipe()
-        command = [sys.executable, "-c", CHILD, str(theirs.fileno())]
+        command = [sys.executable, "-P", "-c", CHILD, str(theirs.fileno())]
         self._child = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],

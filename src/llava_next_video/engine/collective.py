@@ -38,6 +38,7 @@ class Collective:
     def __init__(self, *, rank: int, count: int, device: torch.device) -> None:
         self._rank, self._count, self._device = rank, count, device
         self._group: Group | None = None
+        self._left = False
 
     def join(self, meeting: Path) -> None:
         """Meet the others; `meeting` is a file that all of them see and nobody has used.
@@ -48,7 +49,9 @@ class Collective:
         try:
             self._group = self._met(meeting)
         except RuntimeError as error:
-            raise PartedError(str(error)) from error
+            raise PartedError(f"they did not meet within {MEETING_S:g} s: {error}") from error
+        if self._left:  # meanwhile, when there was nothing yet that could be ended
+            self.leave()
         self.add_up(torch.zeros(1, device=self._device))  # NCCL meets when it is first needed
 
     def _met(self, meeting: Path) -> Group:
@@ -69,7 +72,7 @@ class Collective:
         Raises:
             PartedError: Another one does not take part.
         """
-        group = self._group
+        group = self._taking_part()
         if group is not None:
             _done(lambda: group.allreduce([tensor]))
 
@@ -79,16 +82,22 @@ class Collective:
         Raises:
             PartedError: Another one does not take part.
         """
-        group, options = self._group, dist.BroadcastOptions()
+        group, options = self._taking_part(), dist.BroadcastOptions()
         options.rootRank = LEADER
         if group is not None:
             _done(lambda: group.broadcast([tensor], options))
 
     def leave(self) -> None:
         """End what is under way here, also when another process is gone and would be waited for."""
+        self._left = True
         group, self._group = self._group, None
         if group is not None:
             group.abort()
+
+    def _taking_part(self) -> Group | None:
+        if self._left:
+            raise PartedError("this process has left the others")
+        return self._group
 
 
 def _done(begin: Callable[[], dist.Work]) -> None:

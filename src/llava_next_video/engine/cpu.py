@@ -23,5 +23,5 @@ def cpu_flags() -> frozenset[str]:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether it has instructions for bfloat16, which take half the time of float32."""
+    """Whether it has instructions that multiply in bfloat16."""
     return bool(_BFLOAT16 & cpu_flags())

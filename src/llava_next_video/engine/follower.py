@@ -77,7 +77,9 @@ def follow(descriptor: int, leader: int) -> NoReturn:
             line.send(None)
             collective.join(heard.get())
             _compute(heard, layers, collective)
-    except PartedError:
+    except PartedError as error:
+        with suppress(OSError):
+            line.send(" ".join(str(error).split()))
         os._exit(LOST)
     except Exception as error:  # The outermost wall of the process: its leader tells the user.
         _give_up(line, error)

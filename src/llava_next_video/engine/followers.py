@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava_next_video.engine.collective import LEADER, STEP_S, Collective, PartedError
+from llava_next_video.engine.collective import LEADER, Collective, PartedError
 from llava_next_video.engine.follower import LOST, Job
 from llava_next_video.engine.parallel import Share
 from llava_next_video.engine.scheduler import Chunk
@@ -49,6 +49,7 @@ class _Processes:
     """
 
     collective: Collective
+    owner: int = field(default_factory=os.getpid)
     folder: Path = field(default_factory=lambda: Path(mkdtemp(prefix="llava-next-video-")))
     lines: list[Connection] = field(default_factory=list)
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -59,9 +60,10 @@ class _Processes:
         """One more."""
         ours, theirs = Pipe()
         child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-P", "-c", _CHILD, str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # the leader's is for answers
             start_new_session=True,  # Ctrl-C in a terminal is for the leader
         )
         theirs.close()
@@ -74,17 +76,20 @@ class _Processes:
             ours.send(job)
 
     def end(self) -> None:
-        """All of them, whatever they are doing."""
+        """All of them, whatever they are doing; not by a process that the leader forked."""
+        if os.getpid() != self.owner:
+            return
         self.gone.set()
         for line in self.lines:
             line.close()
+        deadline_s = time.monotonic() + _END_S
         for child in self.children:
             try:
-                child.wait(timeout=_END_S)
+                child.wait(timeout=max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
-        for watch in self.watches:
-            watch.join()  # a thread that is cut off inside torch brings the whole process down with it
+        for watch in self.watches:  # one that is cut off inside torch brings the whole process down with it
+            watch.join(_END_S)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _watch(self, child: subprocess.Popen[bytes]) -> None:
@@ -164,7 +169,7 @@ class Followers:
         try:
             self._collective.join(meeting)
         except PartedError as error:
-            raise self._lost() from error
+            raise self._lost(error) from error
 
     @contextmanager
     def step(self, chunks: Sequence[Chunk], embedded: Tensor) -> Iterator[None]:
@@ -175,16 +180,16 @@ class Followers:
         Raises:
             LlavaNextVideoError: One of them is gone.
         """
-        if self._over is not None:
-            raise LlavaNextVideoError(self._over)
+        self.refuse_gone()
         with _uninterrupted():
             try:
                 self._say(self._teller.pieces(chunks))
                 self._collective.hand_out(embedded)
                 yield
             except PartedError as error:
-                raise self._lost() from error
-            except BaseException:
+                raise self._lost(error) from error
+            except BaseException as error:
+                self._over = self._over or f"a step ended with {type(error).__name__}; load the network again"
                 self.close()
                 raise
         self.refuse_gone()
@@ -195,7 +200,9 @@ class Followers:
         Raises:
             LlavaNextVideoError: Which one, and how it ended.
         """
-        if self._over is None and self._processes.gone.is_set():
+        if self._over is not None:
+            raise LlavaNextVideoError(self._over)
+        if self._processes.gone.is_set():
             raise self._lost()
 
     def close(self) -> None:
@@ -222,28 +229,37 @@ class Followers:
                 self.close()
                 raise type(answer)(f"follower {rank}: {answer}")
 
-    def _lost(self) -> LlavaNextVideoError:
-        """What to raise now that one is gone; the others are ended."""
-        self._over = f"{self._who()}; what was under way is lost: load the network again"
+    def _lost(self, error: PartedError | None = None) -> LlavaNextVideoError:
+        """What to raise now that one is gone, or a sum failed; the others are ended."""
+        self._over = self._over or f"{self._who(error)}; what was under way is lost: load the network again"
         self._end()
         return LlavaNextVideoError(self._over)
 
-    def _who(self) -> str:
+    def _who(self, error: PartedError | None) -> str:
         """Which one ended first, and how. Those that only lost a sum to it ended with `LOST`."""
         deadline_s = time.monotonic() + _END_S
+        lost = (
+            "a follower did not take part"
+            if error is None
+            else f"sums failed: {' '.join(str(error).split())}"
+        )
         while time.monotonic() < deadline_s:
             for rank, (line, child) in enumerate(
                 zip(self._processes.lines, self._processes.children, strict=True), 1
             ):
                 code = child.returncode
-                if code is None or code == LOST:
+                if code is None:
+                    continue
+                if code == LOST:
+                    with suppress(EOFError, OSError):
+                        lost = f"follower {rank} lost the others: {line.recv()}"
                     continue
                 try:
                     return f"follower {rank} gave up: {line.recv()}"
                 except (EOFError, OSError):
                     return f"follower {rank} ended (exit status {code})"
             time.sleep(0.01)
-        return f"a follower did not take part in a step within {STEP_S:g} s"
+        return lost
 
 
 def refuse_shared(config: LlavaNextVideoConfig, settings: EngineSettings) -> None:
@@ -272,12 +288,19 @@ def _placed(settings: EngineSettings, rank: int) -> EngineSettings:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Keep Ctrl-C for afterwards, in the thread that hears it."""
-    if threading.current_thread() is not threading.main_thread():
+    """Keep Ctrl-C for afterwards, in the thread that hears it; the second one goes through."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
     pressed: list[tuple[Any, ...]] = []
-    before = signal.signal(signal.SIGINT, lambda *what: pressed.append(what))
+
+    def press(*what: Any) -> None:
+        pressed.append(what)
+        if len(pressed) > 1 and callable(before):
+            before(*what)
+
+    signal.signal(signal.SIGINT, press)
     try:
         yield
     finally:

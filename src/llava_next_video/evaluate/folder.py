@@ -92,10 +92,12 @@ def read_manifest(folder: Path) -> Manifest:
 def _frozen(path: Path) -> Manifest:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(
             f"{path.parent}: no evaluation was begun there (no {path.name}); name its output"
         ) from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged; restore it, or begin anew elsewhere") from error
 
 
 def read_questions(folder: Path) -> list[tuple[Item, tuple[str, ...]]]:

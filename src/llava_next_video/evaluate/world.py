@@ -145,7 +145,24 @@ def kept_answers(path: Path, manifest: Manifest) -> Iterator[Ledger]:
                 "another --answers"
             )
         refuse_change(freeze(frozen, manifest, replace=not begun), manifest, path, option="--answers")
-        yield Ledger(path)
+        yield _ledger(path)
+
+
+def _ledger(path: Path) -> Ledger:
+    try:
+        ledger = Ledger(path)
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} holds a line that is no JSON; repair it, or give another --answers"
+        ) from error
+    for number, row in enumerate(ledger.rows, start=1):
+        missing = {"id", "part", "answer"} - row.keys()
+        if missing:
+            raise ConfigError(
+                f"{path}:{number}: {' and '.join(sorted(missing))} missing; repair it, or give "
+                "another --answers"
+            )
+    return ledger
 
 
 def _clips(count: int, seed: int, frames: int) -> Iterator[Subject]:

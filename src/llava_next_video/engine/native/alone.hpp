@@ -166,17 +166,18 @@ void together(const Q* queries, const bf16* keys, const bf16* values, O* out, co
 #pragma omp for collapse(2) schedule(dynamic)
     for (size_t number = 0; number < plan.pieces.size(); number++)
         for (int64_t head = 0; head < shape.key_heads; head++) {
-            const auto [begin, end, first, members] = plan.pieces[number];
+            const Piece& piece = plan.pieces[number];
+            const int64_t first = piece.first, members = piece.members, count = piece.end - piece.begin;
             static thread_local Buffer<bf16> buffer;
             bf16* asking = buffer.hold(members * group * width);
             for (int64_t i = 0; i < members; i++)
                 to_bf16(queries + (plan.rows[first + i] * heads + head * group) * width, asking + i * group * width,
                         group * width);
-            const int64_t from = (head * shape.slots + begin) * width, at = (head * all + first) * group;
+            const int64_t from = (head * shape.slots + piece.begin) * width, at = (head * all + first) * group;
             const int64_t asked = members * group;
             for (int64_t done = 0; done < asked;)
                 with_largest<6, 5, 4, 3, 2, 1>(asked - done, [&](auto q) {
-                    one_piece<q.value>(asking + done * width, keys + from, values + from, end - begin, width, shape.scale,
+                    one_piece<q.value>(asking + done * width, keys + from, values + from, count, width, shape.scale,
                                        found.mixed.data() + (at + done) * width, found.sums.data() + at + done);
                     done += q.value;
                 });

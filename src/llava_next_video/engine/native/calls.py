@@ -104,6 +104,7 @@ class Kernels:
         """
         _, heads, width = queries.shape
         _, key_heads, slots, _ = store.shape
+        assert width % 2 == 0
         queries = queries.contiguous()
         out = torch.empty((rows, heads, width), dtype=queries.dtype)
         self._library.attend_alone(
@@ -222,7 +223,7 @@ class Kernels:
         return logits
 
     def slots_read(self, looks: Int[Tensor, "looks 3"]) -> int:
-        """How many slots are read for each head of the keys, those that several tokens look at once."""
+        """How many slots `step` reads for each head of the keys, shared ones once; for tests."""
         read: int = self._library.slots_read(looks.data_ptr(), len(looks))
         return read
 

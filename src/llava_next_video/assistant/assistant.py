@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from os import PathLike
-from typing import Self, Unpack
+from typing import Unpack
 
 from llava_next_video.assistant.answers import Answer
 from llava_next_video.assistant.asking import Asking
@@ -113,7 +113,7 @@ class VideoAssistant:
         )
         return cls(network, processor, limits=limits)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> VideoAssistant:
         return self
 
     def __exit__(self, *_: object) -> None:

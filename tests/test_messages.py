@@ -80,3 +80,90 @@ def test_chat_messages_carry_no_sources() -> None:
 def test_a_message_that_cannot_be_read_is_named(messages: object, says: str) -> None:
     with pytest.raises(PromptError, match=says.replace("(", r"\(")):
         read_messages(messages)
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        (
+            [{"role": "user", "content": "What moves?", "video": "a.mp4"}],
+            "message 0: unknown key 'video'; known: role, content; a clip is a part of the content: "
+            '{"type": "video", "path": "clip.mp4"}',
+        ),
+        ([{"role": "user", "content": "?", "images": ["a.png"]}], "message 0: unknown key 'images'"),
+        (
+            [{"from": "human", "value": "<video>", "path": "a.mp4"}],
+            "message 0: unknown key 'path'; known: from, value, image, images, video, videos",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "video", "path": "a.mp4", "fps": 2}]}],
+            "message 0, part 0: unknown key 'fps'; known: type, video, video_url, url, path, base64",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "text", "text": "?", "video": "a.mp4"}]}],
+            "message 0, part 0: unknown key 'video'; known: type, text; a clip is a part of the content",
+        ),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "a", "detail": "low"}]}],
+            "message 0, part 0: unknown key 'detail'",
+        ),
+    ],
+)
+def test_a_key_that_nobody_reads_is_refused_in_a_conversation_and_passed_over_in_a_sample(
+    messages: object, says: str
+) -> None:
+    with pytest.raises(PromptError) as refusal:
+        read_messages(messages, strict=True)
+    assert says in str(refusal.value)
+    assert len(read_messages(messages)) == 1
+
+
+def test_what_clients_send_back_with_an_answer_is_no_unknown_key() -> None:
+    conversation = [
+        {"role": "user", "content": [{"type": "image_url", "image_url": "a.png", "detail": "auto"}]},
+        {"role": "assistant", "content": "A sign.", "refusal": None, "tool_calls": None, "annotations": []},
+        {
+            "id": "msg_1",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Red.", "annotations": [], "logprobs": []}],
+        },
+    ]
+    assert read_messages(conversation, strict=True) == read_messages(conversation)
+
+
+A, B = Video(source="a.mp4"), Video(source="b.mp4")
+PICTURE = Image(source="p.png")
+WHY = Text(text="Why?")
+
+
+@pytest.mark.parametrize(
+    ("message", "parts"),
+    [
+        ({"value": "<video>\nWhy?", "video": "a.mp4"}, (A, WHY)),
+        ({"value": "<image>\nWhy?", "video": "a.mp4"}, (A, WHY)),
+        ({"value": "Why?", "video": "a.mp4"}, (A, WHY)),
+        ({"value": "Why?\n<video>", "videos": ["a.mp4"]}, (WHY, A)),
+        ({"value": "<video>\n<video>\nWhy?", "videos": ["a.mp4", "b.mp4"]}, (A, B, WHY)),
+        ({"value": "<video>\n<image>\nWhy?", "image": "p.png", "video": "a.mp4"}, (A, PICTURE, WHY)),
+        ({"value": "<video>\nWhy?"}, (Video(), WHY)),
+    ],
+)
+def test_media_beside_a_llava_message_take_the_places_of_its_placeholders(
+    message: dict[str, object], parts: tuple[object, ...]
+) -> None:
+    (turn,) = read_messages([{"from": "human", **message}], strict=True)
+    assert turn.parts == parts
+
+
+def test_media_beside_a_llava_message_are_as_many_as_its_placeholders() -> None:
+    message = {"from": "human", "value": "<video>\nWhy?", "videos": ["a.mp4", "b.mp4"]}
+    with pytest.raises(PromptError, match=r"message 0: 1 <image> or <video> .*0 pictures and 2 clips"):
+        read_messages([message], strict=True)
+
+
+@pytest.mark.parametrize("value", [[{"type": "video", "path": "a.mp4"}], {"text": "Why?"}, None])
+def test_a_llava_value_that_is_no_text_is_refused_and_not_written_out(value: object) -> None:
+    with pytest.raises(PromptError, match=r"message 0: 'value' is .*; expected text .* 'content'"):
+        read_messages([{"from": "human", "value": value}])

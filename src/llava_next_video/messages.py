@@ -16,6 +16,10 @@ from llava_next_video.errors import PromptError
 Role = Literal["system", "user", "assistant"]
 
 LLAVA_ROLES: Mapping[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
+MEDIA_KEYS = ("image", "images", "video", "videos")
+IMAGE_SOURCES = ("image", "image_url", "url", "path", "base64")
+VIDEO_SOURCES = ("video", "video_url", "url", "path", "base64")
+AS_A_PART = 'a clip is a part of the content: {"type": "video", "path": "clip.mp4"}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,21 +69,28 @@ def user(question: str, media: Sequence[Image | Video] = ()) -> Turn:
     return Turn(role="user", parts=(*media, Text(text=question)))
 
 
-def read_messages(messages: object) -> tuple[Turn, ...]:
+def read_messages(messages: object, *, strict: bool = False) -> tuple[Turn, ...]:
     """The turns of a conversation in any of the three spellings.
+
+    Samples and chat templates carry keys for others, which are passed over. With `strict` they are refused,
+    and the media that stand beside a message of LLaVA's, under the names that its samples have for them,
+    take the places of its placeholders.
 
     >>> read_messages([{"role": "user", "content": "Hello"}])
     (Turn(role='user', parts=(Text(text='Hello'),)),)
     >>> read_messages([{"from": "human", "value": "<video>\\nWhy?"}])[0].parts
     (Video(source=None), Text(text='Why?'))
+    >>> read_messages([{"from": "human", "value": "<video>\\nWhy?", "video": "a.mp4"}], strict=True)[0].media
+    (Video(source='a.mp4'),)
 
     Raises:
-        PromptError: A message, role or part that none of the spellings knows; its place is named.
+        PromptError: A message, role, part or (`strict`) key that none of the spellings knows, or media that
+            are not as many as their placeholders; the place is named.
     """
     if isinstance(messages, str | bytes) or not isinstance(messages, Iterable):
         raise PromptError(f"expected a list of messages, got {type(messages).__name__}")
     turns = tuple(
-        message if isinstance(message, Turn) else _read_message(message, f"message {number}")
+        message if isinstance(message, Turn) else _read_message(message, f"message {number}", strict)
         for number, message in enumerate(messages)
     )
     if not turns:
@@ -102,7 +113,7 @@ def _as_content(part: Part) -> dict[str, object]:
             return {"type": "video"}
 
 
-def _read_message(message: object, place: str) -> Turn:
+def _read_message(message: object, place: str, strict: bool) -> Turn:
     if not isinstance(message, Mapping):
         raise PromptError(f"{place}: expected a mapping with role and content, got {type(message).__name__}")
     if "from" in message and "value" in message:
@@ -111,9 +122,21 @@ def _read_message(message: object, place: str) -> Turn:
             raise PromptError(
                 f"{place}: 'from' is {message['from']!r}; expected one of {sorted(LLAVA_ROLES)}"
             )
-        return Turn(role=role, parts=_read_llava_value(str(message["value"])))
+        value = message["value"]
+        if not isinstance(value, str | int | float):
+            raise PromptError(
+                f"{place}: 'value' is {type(value).__name__}; expected text such as '<video>\\nWhy?'; "
+                "parts are the 'content' of a message with a 'role'"
+            )
+        parts = _read_llava_value(str(value))
+        if strict:
+            _refuse_others(message, ("from", "value", *MEDIA_KEYS), place)
+            parts = _filled(parts, message, place)
+        return Turn(role=role, parts=parts)
     if "role" not in message or "content" not in message:
         raise PromptError(f"{place}: expected 'role' and 'content', got {sorted(map(str, message))}")
+    if strict:
+        _refuse_others(message, ("role", "content"), place, silent=("id", "type", "status"), hint=AS_A_PART)
     role = _read_role(message["role"], place)
     content = message["content"]
     if isinstance(content, str):
@@ -122,7 +145,9 @@ def _read_message(message: object, place: str) -> Turn:
         raise PromptError(f"{place}: content is {type(content).__name__}; expected text or a list of parts")
     return Turn(
         role=role,
-        parts=tuple(_read_part(part, f"{place}, part {number}") for number, part in enumerate(content)),
+        parts=tuple(
+            _read_part(part, f"{place}, part {number}", strict) for number, part in enumerate(content)
+        ),
     )
 
 
@@ -134,7 +159,7 @@ def _read_role(role: object, place: str) -> Role:
     return role
 
 
-def _read_part(part: object, place: str) -> Part:
+def _read_part(part: object, place: str, strict: bool) -> Part:
     if isinstance(part, Text | Image | Video):
         return part
     if isinstance(part, str):
@@ -146,12 +171,74 @@ def _read_part(part: object, place: str) -> Part:
         case "text" | "input_text" | "output_text":
             if not isinstance(part.get("text"), str):
                 raise PromptError(f"{place}: a text part needs 'text'; got {sorted(map(str, part))}")
+            if strict:
+                _refuse_others(part, ("type", "text"), place, hint=AS_A_PART)
             return Text(text=cast(str, part["text"]))
         case "image" | "input_image" | "image_url":
-            return Image(source=_source(part, ("image", "image_url", "url", "path", "base64"), place))
+            if strict:
+                seen_in_full = ("detail",) if part.get("detail") == "auto" else ()
+                _refuse_others(part, ("type", *IMAGE_SOURCES), place, silent=seen_in_full)
+            return Image(source=_source(part, IMAGE_SOURCES, place))
         case "video" | "input_video" | "video_url":
-            return Video(source=_source(part, ("video", "video_url", "url", "path", "base64"), place))
+            if strict:
+                _refuse_others(part, ("type", *VIDEO_SOURCES), place)
+            return Video(source=_source(part, VIDEO_SOURCES, place))
     raise PromptError(f"{place}: type is {kind!r}; expected text, image, image_url, video or video_url")
+
+
+def _refuse_others(
+    given: Mapping[object, object],
+    known: Sequence[str],
+    place: str,
+    *,
+    silent: Sequence[str] = (),
+    hint: str = "",
+) -> None:
+    """Raise for a key that nobody would read; None and empty lists ask for nothing.
+
+    `silent` are keys that clients send back with an answer, and that change nothing.
+    """
+    for key, value in given.items():
+        if key in known or key in silent or value is None or (isinstance(value, list) and not value):
+            continue
+        told = f"{place}: unknown key {key!r}; known: {', '.join(known)}"
+        raise PromptError(f"{told}; {hint}" if hint else told)
+
+
+def _filled(parts: tuple[Part, ...], message: Mapping[object, object], place: str) -> tuple[Part, ...]:
+    """The parts of a LLaVA message with the media that stand beside its text.
+
+    Without placeholders media come first, as the checkpoints were trained. `<image>` may stand for a clip
+    where no picture is given: LLaVA's samples write it so.
+    """
+    pictures, clips = _beside(message, "image"), _beside(message, "video")
+    if not pictures and not clips:
+        return parts
+    if all(isinstance(part, Text) for part in parts):
+        return (*(Image(source=one) for one in pictures), *(Video(source=one) for one in clips), *parts)
+    open_parts = [part for part in parts if not isinstance(part, Text)]
+    wanted_pictures = sum(isinstance(part, Image) for part in open_parts) if pictures or not clips else 0
+    if (wanted_pictures, len(open_parts) - wanted_pictures) != (len(pictures), len(clips)):
+        raise PromptError(
+            f"{place}: {len(open_parts)} <image> or <video> in its text, but {len(pictures)} pictures and "
+            f"{len(clips)} clips beside it; give one medium of its kind for each"
+        )
+    queues = {Image: iter(pictures), Video: iter(clips)}
+    filled: list[Part] = []
+    for part in parts:
+        if isinstance(part, Text):
+            filled.append(part)
+        elif isinstance(part, Image) and pictures:
+            filled.append(Image(source=next(queues[Image])))
+        else:
+            filled.append(Video(source=next(queues[Video])))
+    return tuple(filled)
+
+
+def _beside(message: Mapping[object, object], kind: Literal["image", "video"]) -> list[object]:
+    """The media under `image` and `images`, or `video` and `videos`; a list holds several."""
+    given = [message[key] for key in (kind, f"{kind}s") if message.get(key) is not None]
+    return [one for value in given for one in (value if isinstance(value, list) else [value])]
 
 
 def _source(part: Mapping[object, object], keys: Sequence[str], place: str) -> object | None:

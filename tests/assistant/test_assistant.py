@@ -368,8 +368,19 @@ def test_a_conversation_must_end_with_the_user(assistant: VideoAssistant) -> Non
 
 
 def test_a_medium_without_a_source_is_refused(assistant: VideoAssistant) -> None:
-    with pytest.raises(PromptError, match="gives none"):
+    with pytest.raises(PromptError, match='gives none; write the part as'):
         assistant.chat([{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "?"}]}])
+
+
+def test_a_clip_beside_the_content_is_refused_and_beside_a_llava_value_seen(
+    assistant: VideoAssistant, square_clip: Path
+) -> None:
+    with pytest.raises(PromptError, match="unknown key 'video'"):
+        assistant.chat([{"role": "user", "content": "What moves?", "video": square_clip}])
+    llava = [{"from": "human", "value": "<video>\nWhat moves?", "video": square_clip}]
+    expected = assistant.ask(square_clip, "What moves?", max_new_tokens=2)
+    answer = assistant.chat(llava, max_new_tokens=2)
+    assert (answer.text, answer.usage.prompt_tokens) == (expected.text, expected.usage.prompt_tokens)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,9 @@ class VideoAssistant:
     ) -> Answer:
         """The assistant's next turn in a conversation, spelled as Hugging Face, OpenAI or LLaVA do.
 
+        A clip is a part of the content, `{"type": "video", "path": "clip.mp4"}`; in LLaVA's spelling it
+        stands beside the text, `{"from": "human", "value": "<video>\\nWhat moves?", "video": "clip.mp4"}`.
+
         Raises:
             PromptError: The messages cannot be read, or the last one is not the user's.
         """

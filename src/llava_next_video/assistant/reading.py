@@ -68,7 +68,7 @@ class Reader:
         Raises:
             PromptError: The messages cannot be read, or the last one is not the user's.
         """
-        return self._prompt(read_messages(messages), time.perf_counter())
+        return self._prompt(read_messages(messages, strict=True), time.perf_counter())
 
     def _prompt(self, turns: Sequence[Turn], started_s: float) -> Prompt:
         if turns[-1].role != "user":
@@ -109,7 +109,11 @@ class Reader:
 
     def _see(self, part: Image | Video) -> Seen:
         if part.source is None:
-            raise PromptError("a message names an image or video but gives none; add its path, url or data")
+            kind = "video" if isinstance(part, Video) else "image"
+            raise PromptError(
+                f'a message names its {kind} but gives none; write the part as {{"type": "{kind}", '
+                f'"path": ...}}, or "{kind}": ... beside the "value" of a LLaVA message'
+            )
         if isinstance(part.source, Clip):
             return self._as_wanted(part.source)
         if isinstance(part.source, Picture):

@@ -110,6 +110,22 @@ class ClipLayout:
     def __post_init__(self) -> None:
         if self.newline is not None and self.newline not in get_args(NewlineMode):
             raise ConfigError(f"unknown newline {self.newline!r}; known: {', '.join(get_args(NewlineMode))}")
+        if self.slow_fast is not None and not isinstance(self.slow_fast, SlowFast):
+            raise ConfigError(f"slow_fast is {self.slow_fast!r}; expected SlowFast(every=10), or None")
+
+
+def read_layout(wish: object) -> ClipLayout | None:
+    """What a caller may give as a layout: a record, or None for the checkpoint's.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    if wish is None or isinstance(wish, ClipLayout):
+        return wish
+    raise ConfigError(
+        f"layout is {wish!r}; expected a ClipLayout such as ClipLayout(newline='frame') or "
+        "ClipLayout(slow_fast=SlowFast(every=10)), or None"
+    )
 
 
 def _is_number(value: object) -> bool:

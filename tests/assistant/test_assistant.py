@@ -368,7 +368,7 @@ def test_a_conversation_must_end_with_the_user(assistant: VideoAssistant) -> Non
 
 
 def test_a_medium_without_a_source_is_refused(assistant: VideoAssistant) -> None:
-    with pytest.raises(PromptError, match='gives none; write the part as'):
+    with pytest.raises(PromptError, match="gives none; write the part as"):
         assistant.chat([{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "?"}]}])
 
 

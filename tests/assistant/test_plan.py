@@ -10,7 +10,7 @@ from PIL import Image
 
 from llava_next_video import VideoAssistant
 from llava_next_video.assistant import Planner, Reader
-from llava_next_video.errors import CapacityError, ConfigError
+from llava_next_video.errors import CapacityError, ConfigError, PromptError
 from llava_next_video.media import Clip, Limits, Sampling, read_clip
 from llava_next_video.messages import Image as Still
 from llava_next_video.messages import Video, user
@@ -94,6 +94,26 @@ def test_a_budget_holds_in_a_conversation_and_for_pictures(planner: Planner) -> 
         reader(planner.processor, most=alone).chatted(turns)
     with pytest.raises(ConfigError, match="max_visual_tokens is 0"):
         reader(planner.processor, most=0)
+
+
+@pytest.mark.parametrize(
+    ("pair", "says"),
+    [
+        ("a.mp4", "question 3 is 'a.mp4'; expected a pair of media and text such as"),
+        (Path("a.mp4"), "question 3 is 'a.mp4'; expected a pair"),
+        (
+            {"media": "a.mp4", "question": "?"},
+            "question 3 is a mapping with media, question; expected a pair",
+        ),
+        (("a.mp4", "b.mp4", "?"), "question 3 is a tuple of 3; expected a pair"),
+        (None, "question 3 is of type NoneType; expected a pair"),
+        ((film(3), None), "the question is None; expected text such as 'What moves?'"),
+    ],
+)
+def test_a_question_is_a_pair_of_media_and_text(planner: Planner, pair: object, says: str) -> None:
+    with pytest.raises(PromptError) as refusal:
+        reader(planner.processor).asked_pair(pair, "question 3")
+    assert says in str(refusal.value)
 
 
 def test_the_assistant_keeps_a_budget(tiny_checkpoint: Path, square_clip: Path) -> None:

@@ -28,6 +28,11 @@ tries = {
     "a factor": lambda: RopeScaling(factor="2"),
     "slow frames": lambda: SlowFast(every=2.5),
     "a newline": lambda: ClipLayout(newline="row"),
+    "a layout": lambda: assistant.ask(clip, "?", layout="frame"),
+    "slow-fast": lambda: ClipLayout(slow_fast=10),
+    "no question": lambda: assistant.ask(clip, None),
+    "no pair": lambda: list(assistant.ask_many([clip])),
+    "keys": lambda: list(assistant.ask_many([{"media": clip, "question": "?"}])),
 }
 told = {}
 for name, attempt in tries.items():
@@ -48,6 +53,7 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(tiny_checkpoint: Pat
         check=True,
     )
     count = "expected a whole number, at least 1"
+    pair = "expected a pair of media and text such as ('clip.mp4', 'What moves?')"
     rate = "sampling by fps needs per_second above 0, for instance 1.0; '2' was given"
     assert json.loads(done.stdout) == {
         "frames": f"sampling of 2.5 frames was asked for; {count}",
@@ -63,4 +69,10 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(tiny_checkpoint: Pat
         "a factor": "rope factor '2' is below 1, or no number; it stretches the context, e.g. 2.5",
         "slow frames": "slow-fast with every=2.5 leaves no fast frames; give a whole number, 2 or more",
         "a newline": "unknown newline 'row'; known: no_token, one_token, frame, grid",
+        "a layout": "layout is 'frame'; expected a ClipLayout such as ClipLayout(newline='frame') or "
+        "ClipLayout(slow_fast=SlowFast(every=10)), or None",
+        "slow-fast": "slow_fast is 10; expected SlowFast(every=10), or None",
+        "no question": "the question is None; expected text such as 'What moves?'",
+        "no pair": f"question 0 is '{square_clip}'; {pair}",
+        "keys": f"question 0 is a mapping with media, question; {pair}",
     }

@@ -134,6 +134,7 @@ class VideoAssistant:
 
         Raises:
             MediaError: A medium cannot be read.
+            PromptError: The question is no text.
             CapacityError: Prompt and answer do not fit the model's context.
             SamplingError: An unknown or impossible generation setting.
         """
@@ -145,14 +146,16 @@ class VideoAssistant:
         questions: Iterable[tuple[Medium | Sequence[Medium], str]],
         **wishes: Unpack[Wishes],
     ) -> Iterator[Answer]:
-        """Answers in the order of the questions.
+        """Answers in the order of the questions, each a pair of its media and its text.
 
         Nothing happens before the first answer is asked for. The questions are answered together, as many as
         the network takes, while the next media are read. An error is raised in the place of its answer; later
         questions are then given up.
         """
         reader, options = self._read(wishes)
-        prompts = (partial(reader.asked, media, text) for media, text in questions)
+        prompts = (
+            partial(reader.asked_pair, pair, f"question {number}") for number, pair in enumerate(questions)
+        )
         return self._asking.answers(prompts, options)
 
     def chat(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import cast
 
 from llava_next_video.assistant.answers import Prompt, Seen
@@ -55,12 +56,31 @@ class Reader:
         if self.max_visual_tokens is not None and self.max_visual_tokens < 1:
             raise ConfigError(f"max_visual_tokens is {self.max_visual_tokens}; expected at least 1, or None")
 
-    def asked(self, media: Medium | Sequence[Medium], question: str) -> Prompt:
-        """A question about one medium or several; what a source holds decides what it is."""
+    def asked(self, media: Medium | Sequence[Medium], question: object) -> Prompt:
+        """A question about one medium or several; what a source holds decides what it is.
+
+        Raises:
+            PromptError: The question is no text.
+        """
         started_s = time.perf_counter()
+        if not isinstance(question, str):
+            raise PromptError(f"the question is {question!r}; expected text such as 'What moves?'")
         several = media if isinstance(media, list | tuple) else [media]
         parts = [self._as_part(cast(Medium, one)) for one in several]
         return self._prompt((user(question, parts),), started_s)
+
+    def asked_pair(self, pair: object, place: str) -> Prompt:
+        """A question that came as one of many: its media and its text.
+
+        Raises:
+            PromptError: It is no pair; `place` says which one.
+        """
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise PromptError(
+                f"{place} is {_described(pair)}; expected a pair of media and text such as "
+                "('clip.mp4', 'What moves?')"
+            )
+        return self.asked(cast(Medium, pair[0]), pair[1])
 
     def chatted(self, messages: object) -> Prompt:
         """A conversation that waits for the assistant's turn.
@@ -135,3 +155,15 @@ class Reader:
         if isinstance(self.frames, Sampling):
             return self.frames
         return Sampling() if self.frames is None else Sampling(frames=self.frames)
+
+
+def _described(given: object) -> str:
+    """A value short enough for a sentence."""
+    match given:
+        case Mapping():
+            return f"a mapping with {', '.join(map(str, given)) or 'no keys'}"
+        case tuple() | list():
+            return f"a {type(given).__name__} of {len(given)}"
+        case str() | PurePath():
+            return repr(str(given))
+    return f"of type {type(given).__name__}"

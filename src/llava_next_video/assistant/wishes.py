@@ -9,7 +9,7 @@ from llava_next_video.assistant.options import options_from
 from llava_next_video.assistant.reading import Reader
 from llava_next_video.engine import SamplingOptions
 from llava_next_video.engine.sampling_options import Guide
-from llava_next_video.long_video import ClipLayout, RopeScaling, read_rope
+from llava_next_video.long_video import ClipLayout, RopeScaling, read_layout, read_rope
 from llava_next_video.media import Limits, Sampling
 from llava_next_video.processing import LlavaNextVideoProcessor
 
@@ -63,7 +63,7 @@ def read_wishes(
         frames=wishes.get("frames"),
         max_visual_tokens=wishes.get("max_visual_tokens"),
         rope=read_rope(wishes.get("rope")),
-        layout=wishes.get("layout"),
+        layout=read_layout(wishes.get("layout")),
         time_instruction=wishes.get("time_instruction", False),
     )
     return reader, options_from({name: value for name, value in wishes.items() if name not in _LOOKS})

@@ -138,6 +138,9 @@ def test_a_plan_is_printed_without_loading_weights(
     assert out.splitlines()[-1] == "it fits; up to 24 frames a clip would fit"  # it has no more
     _, out, _ = command(*asked, "--frames", 6, "--max-visual-tokens", 15, "--json")
     assert json.loads(out)["media"][0]["frames"] == 3
+    code, _, err = command(*asked, "--max-visual-tokens", 3)
+    assert code == 1
+    assert "need more than --max-visual-tokens=3; 4 would do" in err
     code, out, _ = command(*asked, "--max-new-tokens", 5000, "--json")
     told = json.loads(out)
     assert code == 1  # a script need not read it to know that it does not fit

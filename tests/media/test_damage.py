@@ -138,6 +138,14 @@ def test_a_folder_without_frames_is_named(tmp_path: Path) -> None:
     assert "a folder without frames" in sentence(tmp_path)
 
 
+def test_a_folder_of_clips_is_told_from_one_of_frames(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.MKV", "notes.txt"):
+        (tmp_path / name).write_bytes(b"anything")
+    told = sentence(tmp_path)
+    assert "this one holds clips (2, such as a.MKV); give the clips themselves" in told
+    assert f"`llava-next-video caption {tmp_path} --output captions`" in told
+
+
 def test_an_mp4_without_its_index_is_said_to_be_incomplete(film) -> None:
     data = film().read_bytes()  # its index stands at the end
     assert "without a readable index (moov)" in sentence(data[: len(data) // 2])

@@ -20,6 +20,7 @@ from llava_next_video.cli.env import env
 from llava_next_video.cli.evaluate import evaluate
 from llava_next_video.cli.prefer import prefer
 from llava_next_video.cli.serve import serve
+from llava_next_video.cli.told import in_flags
 from llava_next_video.cli.train import train
 from llava_next_video.cli.world import world
 from llava_next_video.errors import LlavaNextVideoError
@@ -81,7 +82,7 @@ def run() -> int:
         unknown = type(error).__name__ == "NoSuchOption"
         return _refuse(error.format_message(), code=1 if unknown else error.exit_code)
     except LlavaNextVideoError as error:
-        return _refuse(str(error))
+        return _refuse(in_flags(str(error)))
     except OSError as error:
         if error.filename is None:
             return _refuse(str(error))

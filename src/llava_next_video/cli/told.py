@@ -27,6 +27,15 @@ def notes(answer: Answer) -> list[str]:
     ]
 
 
+def in_flags(sentence: str) -> str:
+    """An error of the package with the setting that only `ask` has, under the name of its flag.
+
+    >>> in_flags("needs more than max_visual_tokens=3")
+    'needs more than --max-visual-tokens=3'
+    """
+    return sentence.replace("max_visual_tokens", "--max-visual-tokens")
+
+
 def as_record(answer: Answer, question: str) -> dict[str, object]:
     """An answer as one JSON object."""
     from llava_next_video.media import Clip

@@ -86,15 +86,29 @@ class Report:
         scored = self.wanted - self.waiting - len(self.unanswered)
         yield f"{scored:,} of {self.wanted:,} items answered; intervals are over videos (bootstrap)."
         if self.waiting:
-            yield f"{self.waiting:,} items wait for an answer or a verdict: this is not the score yet."
+            told = _counted(self.waiting, "item waits", "items wait")
+            yield f"{told} for an answer or a verdict: this is not the score yet."
         if self.unanswered:
             first = ": ".join(next(iter(self.unanswered.items())))
-            told = f"{len(self.unanswered):,} items are not scored, as they could not be asked"
+            told = _counted(
+                len(self.unanswered),
+                "item is not scored, as it could not be asked",
+                "items are not scored, as they could not be asked",
+            )
             yield f"{told} (the first: {first})."
         if self.undecided:
-            yield f"{len(self.undecided):,} items are not scored in what the judge gave no grade for."
+            told = _counted(len(self.undecided), "item is", "items are")
+            yield f"{told} not scored in what the judge gave no grade for."
         if self.letterless:
-            yield f"{len(self.letterless):,} answers hold no letter for the parser; they count as wrong."
+            yield _counted(
+                len(self.letterless),
+                "answer holds no letter for the parser; it counts as wrong.",
+                "answers hold no letter for the parser; they count as wrong.",
+            )
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def score(folders: Sequence[Path], *, parser: str | None = None) -> Report:

@@ -47,7 +47,8 @@ def connect(
     if private or not addresses:
         raise MediaError(
             f"{host}: at {', '.join(map(str, private)) or 'no address'}, which is not on the public "
-            "internet; FetchPolicy(public_addresses_only=False) allows it"
+            "internet; download it and give the file, or read it in Python with "
+            "FetchPolicy(public_addresses_only=False)"
         )
     failure: OSError | None = None
     for address in addresses:

@@ -19,6 +19,7 @@ from llava_next_video.media.source import Opened, Still, opened
 from llava_next_video.size import Size
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif"}
+_CLIP_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts"}
 
 
 def frames_in(folder: Path) -> list[Path]:
@@ -32,6 +33,14 @@ def frames_in(folder: Path) -> list[Path]:
         if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
     ]
     if not found:
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _CLIP_SUFFIXES)
+        clips = [name for name in names if not name.startswith(".")]
+        if clips:
+            raise MediaError(
+                f"{folder}: a folder is read as one clip of pictures, and this one holds clips "
+                f"({len(clips)}, such as {clips[0]}); give the clips themselves, or caption all of them with "
+                f"`llava-next-video caption {folder} --output captions`"
+            )
         raise MediaError(f"{folder}: a folder without frames; expected pictures such as 0001.jpg, 0002.jpg")
     return sorted(found, key=lambda path: natural(path.name))
 

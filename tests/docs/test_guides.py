@@ -34,7 +34,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, square_clip: Path, tin
         (tmp_path / place).mkdir(parents=True)
     for recipe in (ROOT / "runs").glob("*.toml"):
         shutil.copy(recipe, tmp_path / "runs")
-    (tmp_path / "llava-hf" / "LLaVA-NeXT-Video-7B-hf").symlink_to(tiny_checkpoint)
+    for size in ("7B", "34B"):
+        (tmp_path / "llava-hf" / f"LLaVA-NeXT-Video-{size}-hf").symlink_to(tiny_checkpoint)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

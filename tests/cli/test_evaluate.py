@@ -81,6 +81,18 @@ def test_what_cannot_be_done_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_without_any_grade_says_why_and_can_be_told_from_one_with_grades(
+    desk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = desk / "Test_frameqa_question.csv"
+    words = ("run", "tgifqa", table, "--videos", desk / "videos", "--output", tmp_path / "out")
+    gone = ("--judge", "http://127.0.0.1:9/v1", "--judge-model", "jj", "--attempts", "1")
+    code, printed, refused = told(capsys, monkeypatch, *words, *gone)
+    assert code == 1
+    assert "gave no grade for (the first: F0: not reached ([Errno 111] Connection refused))." in printed
+    assert "the judge gave no grade to any of 2 items; see the reason above" in refused.splitlines()[-1]
+
+
 def test_the_list_names_every_benchmark_with_columns_protocols_and_sources(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

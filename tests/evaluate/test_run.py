@@ -250,6 +250,7 @@ def test_an_item_without_a_grade_is_undecided_and_asked_again_next_time(
         opened, tmp_path, assistant=assistant, model=model, judge=judge_of(server), attempts=2, rest_s=0.0
     )
     assert len(report.undecided) == 6
+    assert "no grade for (the first: 0: no grade from 0 to 5 in the reply 'Well done!')." in report.text
     assert report.rows == ()
     assert len(server.asked) == 12
     assert {line["reply"] for line in lines(tmp_path / "verdicts-1-of-1.jsonl")} == {"Well done!"}
@@ -257,7 +258,24 @@ def test_an_item_without_a_grade_is_undecided_and_asked_again_next_time(
         report.overall()
     server.reply = lambda prompt: "{'pred': 'no', 'score': 0}"
     again = examine(opened, tmp_path, assistant=assistant, model=model, judge=judge_of(server))
-    assert (again.undecided, again.overall().mean, again.overall("score").mean) == ((), 0, 0)
+    assert (again.undecided, again.overall().mean, again.overall("score").mean) == ({}, 0, 0)
+
+
+def test_a_judge_that_is_not_there_ends_the_run_and_one_that_is_goes_on(
+    opened: Work, assistant: VideoAssistant, model: Manifest, server: JudgeServer, tmp_path: Path
+) -> None:
+    gone = ServerJudge(server=ChatServer(url="http://127.0.0.1:9", model="judge-1"), at_once=1)
+    given = {"assistant": assistant, "model": model}
+    with pytest.raises(
+        ConfigError, match=r"not reached for 5 items in a row \(not reached .*refused.*are kept"
+    ):
+        examine(opened, tmp_path, judge=gone, attempts=1, **given)
+    assert len(lines(tmp_path / "verdicts-1-of-1.jsonl")) == 5
+    told = score([tmp_path]).text
+    assert "5 items are not scored in what the judge gave no grade for (the first: 0: not reached" in told
+    server.reply = lambda prompt: "{'pred': 'yes', 'score': 5}"
+    assert examine(opened, tmp_path, judge=judge_of(server), **given).overall().mean == 100
+    assert len(lines(tmp_path / "verdicts-1-of-1.jsonl")) == 5 + 6
 
 
 def test_two_answers_are_judged_together_and_five_axes_each_by_itself(

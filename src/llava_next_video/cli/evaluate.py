@@ -123,6 +123,11 @@ def run(
             told=told,
         )
     typer.echo(report.text)
+    if report.undecided and not report.rows:
+        raise ConfigError(
+            f"the judge gave no grade to any of {len(report.undecided):,} items; see the reason above, and "
+            "run the same command again: the answers are kept"
+        )
 
 
 @evaluate.command(epilog="Example: `llava-next-video evaluate score scores`")

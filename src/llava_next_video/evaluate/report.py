@@ -16,6 +16,7 @@ from llava_next_video.evaluate.items import Item
 from llava_next_video.evaluate.manifest import Manifest, lines, refuse_change
 from llava_next_video.evaluate.parsers import PARSERS, refuse_parser
 from llava_next_video.evaluate.scores import Mean, bootstrap
+from llava_next_video.judging import reason
 
 ITEMS, REPORT = "items.jsonl", "report.json"
 PER_CENT = 100.0
@@ -40,7 +41,7 @@ class Report:
         wanted: Items in the evaluation.
         waiting: Items that nobody has asked (or judged) yet.
         unanswered: Items whose video could not be read or did not fit, with the reason; they are not scored.
-        undecided: Items of which the judge gave no grade; they are not scored in what it left open.
+        undecided: Items of which the judge gave no grade, with the reason; they are not scored in that.
         letterless: Items in whose answer no letter was found; they count as wrong.
     """
 
@@ -49,7 +50,7 @@ class Report:
     wanted: int
     waiting: int
     unanswered: Mapping[str, str]
-    undecided: tuple[str, ...]
+    undecided: Mapping[str, str]
     letterless: tuple[str, ...]
 
     def overall(self, metric: str = "accuracy") -> Mean:
@@ -89,16 +90,16 @@ class Report:
             told = _counted(self.waiting, "item waits", "items wait")
             yield f"{told} for an answer or a verdict: this is not the score yet."
         if self.unanswered:
-            first = ": ".join(next(iter(self.unanswered.items())))
             told = _counted(
                 len(self.unanswered),
                 "item is not scored, as it could not be asked",
                 "items are not scored, as they could not be asked",
             )
-            yield f"{told} (the first: {first})."
+            yield f"{told} (the first: {_first(self.unanswered)})."
         if self.undecided:
             told = _counted(len(self.undecided), "item is", "items are")
-            yield f"{told} not scored in what the judge gave no grade for."
+            first = _first(self.undecided)
+            yield f"{told} not scored in what the judge gave no grade for (the first: {first})."
         if self.letterless:
             yield _counted(
                 len(self.letterless),
@@ -144,13 +145,23 @@ def score(folders: Sequence[Path], *, parser: str | None = None) -> Report:
         wanted=len(scored),
         waiting=sum(one["state"] == "waiting" for one in scored),
         unanswered={one["id"]: one["error"] for one in scored if one["state"] == "unanswered"},
-        undecided=tuple(one["id"] for one in scored if one["state"] == "undecided"),
+        undecided={one["id"]: _open(one["verdicts"]) for one in scored if one["state"] == "undecided"},
         letterless=tuple(one["id"] for one in scored if one.get("letter") == ""),
     )
     if parser is None:
         write_whole(folders[0] / ITEMS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in scored))
         write_whole(folders[0] / REPORT, json.dumps(report.as_record(), indent=1, ensure_ascii=False) + "\n")
     return report
+
+
+def _first(reasons: Mapping[str, str]) -> str:
+    return ": ".join(next(iter(reasons.items())))
+
+
+def _open(verdicts: Sequence[Line]) -> str:
+    """Why the first of them that is open has no grade."""
+    line = next(line for line in verdicts if "score" not in line)
+    return reason(line["error"], line["reply"])
 
 
 def _latest(log: Sequence[Line], key: str, wanted: str) -> dict[str, dict[object, Line]]:

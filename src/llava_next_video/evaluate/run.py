@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,14 @@ from llava_next_video.evaluate.manifest import Manifest, of_code
 from llava_next_video.evaluate.report import Report, score
 from llava_next_video.evaluate.rubrics import Rubric
 from llava_next_video.evaluate.work import Work
-from llava_next_video.judging import Ledger, UndecidedError, first_decision
+from llava_next_video.judging import Ledger, decide_each
 from llava_next_video.media import Clip
 from llava_next_video.messages import Turn
 
 ATTEMPTS = 3
+
+Case = tuple[Item, Rubric, list[str]]
+"""What is judged: the answers to an item, by a rubric."""
 
 
 def examine(
@@ -51,7 +53,7 @@ def examine(
 
     Raises:
         ConfigError: The folder was begun otherwise, another process writes this shard, or the judge is
-            missing, superfluous or will never answer.
+            missing, superfluous, will never answer or is given up (`judging.decide_each`).
     """
     shard = shard or Shard()
     work.refuse_judge(judge)
@@ -134,7 +136,7 @@ def _judge(
     """Have graded what is answered and has no grade."""
     said = {(line["id"], line["part"]): line for line in read_log([output], "answers") if "answer" in line}
     known = {(line["id"], line["rubric"]) for line in read_log([output], "verdicts") if "score" in line}
-    todo = []
+    todo: list[Case] = []
     for item in items:
         answers = [
             said[item.id, part]["answer"] for part in range(len(item.questions)) if (item.id, part) in said
@@ -143,22 +145,18 @@ def _judge(
             open_rubrics = [one for one in work.protocol.rubrics if (item.id, one.name) not in known]
             todo += [(item, rubric, answers) for rubric in open_rubrics]
 
-    def decide(one: tuple[Item, Rubric, list[str]]) -> None:
-        item, rubric, answers = one
-        line = {"id": item.id, "rubric": rubric.name, "prompt": rubric.prompt(item, answers)}
+    def keep(case: Case, told: Mapping[str, object]) -> None:
+        item, rubric, answers = case
+        log.add({"id": item.id, "rubric": rubric.name, "prompt": rubric.prompt(item, answers), **told})
 
-        def undecided(error: UndecidedError) -> None:
-            log.add({**line, "error": str(error), "reply": error.reply})
-
-        grade = first_decision(
-            lambda: judge.grade(rubric, item, answers), attempts=attempts, rest_s=rest_s, undecided=undecided
-        )
-        if grade is not None:
-            log.add({**line, **asdict(grade)})
-
-    with ThreadPoolExecutor(judge.at_once, thread_name_prefix="judge") as pool:
-        try:
-            list(pool.map(decide, todo))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    decide_each(
+        todo,
+        lambda case: judge.grade(case[1], case[0], case[2]),
+        what="items",
+        at_once=judge.at_once,
+        attempts=attempts,
+        rest_s=rest_s,
+        trusted=bool(known),
+        decided=lambda case, grade: keep(case, asdict(grade)),
+        undecided=lambda case, error: keep(case, {"error": str(error), "reply": error.reply}),
+    )

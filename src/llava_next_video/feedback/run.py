@@ -7,7 +7,6 @@ twice, and `pairs.jsonl`, which is written anew from them at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,11 @@ from llava_next_video.feedback.plan import (
     verdict_key,
 )
 from llava_next_video.feedback.questions import Asked
-from llava_next_video.judging import Ledger, UndecidedError, UnreachedError, first_decision
+from llava_next_video.judging import Ledger, UndecidedError, decide_each
 from llava_next_video.messages import Text, Turn
 
 PAIRS = "pairs.jsonl"
 ATTEMPTS = 3
-UNREACHED_AT_MOST = 5
 FLAGS = {"max_new_tokens": "--max-tokens"}
 
 
@@ -95,8 +93,8 @@ def prefer(
         report: Gets lines for people.
 
     Raises:
-        ConfigError: A question that the judge cannot judge, or a judge that will never answer, or
-            that was not reached for five answers in a row; the output has answers that were drawn otherwise.
+        ConfigError: A question that the judge cannot judge; a judge that will never answer, or is given up
+            (`judging.decide_each`); the output has answers that were drawn otherwise.
     """
     for asked in questions:
         judge.refuse(asked)
@@ -133,30 +131,7 @@ def prefer(
         if verdict_key(judge, asked, text) not in known
     ]
     before = len(verdicts.rows)
-    in_vain: list[str] = []  # the answers in a row for which nobody was reached
-
-    def decide(one: tuple[Asked, str]) -> bool:
-        try:
-            decided = _decide(
-                judge, one[0], one[1], verdicts, attempts=attempts, rest_s=rest_s, report=report
-            )
-        except UnreachedError as error:
-            in_vain.append(str(error))
-            if len(in_vain) >= UNREACHED_AT_MOST:
-                raise ConfigError(
-                    f"the judge was not reached for {len(in_vain)} answers in a row ({error}); start it and "
-                    "run the same command again: answers and verdicts are kept"
-                ) from error
-            return False
-        in_vain.clear()
-        return decided
-
-    with ThreadPoolExecutor(judge.at_once, thread_name_prefix="judge") as pool:
-        try:
-            decided = list(pool.map(decide, open_answers))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    decided = _judge(judge, open_answers, verdicts, attempts=attempts, rest_s=rest_s, report=report)
     scores = scores_before(verdicts)
     pairs, notes = [], []
     for asked in questions:
@@ -172,9 +147,9 @@ def prefer(
     return Summary(
         questions=len(questions),
         unanswered=unanswered,
-        verdicts=sum(decided),
-        undecided=len(decided) - sum(decided),
-        retried=len(verdicts.rows) - before - len(decided),
+        verdicts=decided,
+        undecided=len(open_answers) - decided,
+        retried=len(verdicts.rows) - before - len(open_answers),
         unpaired=len(questions) - unanswered - len(pairs),
         pairs=len(pairs),
         path=output / PAIRS,
@@ -194,48 +169,37 @@ def _refuse_others(answers: Ledger, sampled: Sampled, output: Path) -> None:
             )
 
 
-def _decide(
+def _judge(
     judge: Judge,
-    asked: Asked,
-    text: str,
+    cases: Sequence[tuple[Asked, str]],
     verdicts: Ledger,
     *,
     attempts: int,
     rest_s: float,
     report: Callable[[str], None],
-) -> bool:
-    """Ask the judge until it gives a score; each attempt is a line, with or without one.
+) -> int:
+    """Have answers scored; each attempt is a line, with or without a score. Gives how many have one now."""
 
-    Raises:
-        UnreachedError: Nobody was there, at any attempt.
-    """
-    row = {
-        "key": verdict_key(judge, asked, text),
-        "id": asked.id,
-        "answer": text,
-        "judge": judge.name,
-        "version": judge.version,
-        "prompt": judge.prompt(asked, text),
-    }
-    reasons: list[str] = []
-    reached = False
+    def keep(case: tuple[Asked, str], told: Mapping[str, object]) -> None:
+        asked, text = case
+        row = {"key": verdict_key(judge, asked, text), "id": asked.id, "answer": text, "judge": judge.name}
+        verdicts.add({**row, "version": judge.version, "prompt": judge.prompt(asked, text), **told})
 
-    def undecided(error: UndecidedError) -> None:
-        nonlocal reached
-        reasons.append(str(error))
-        reached = reached or not isinstance(error, UnreachedError)
-        verdicts.add({**row, "error": str(error), "reply": error.reply})
+    def left_open(case: tuple[Asked, str], error: UndecidedError) -> None:
+        report(f"undecided on an answer to {case[0].id} after {attempts} attempts: {error}")
 
-    verdict = first_decision(
-        lambda: judge.judge(asked, text), attempts=attempts, rest_s=rest_s, undecided=undecided
+    return decide_each(
+        cases,
+        lambda case: judge.judge(*case),
+        what="answers",
+        at_once=judge.at_once,
+        attempts=attempts,
+        rest_s=rest_s,
+        trusted=any("score" in row and row["judge"] == judge.name for row in verdicts.rows),
+        decided=lambda case, verdict: keep(case, asdict(verdict)),
+        undecided=lambda case, error: keep(case, {"error": str(error), "reply": error.reply}),
+        left_open=left_open,
     )
-    if verdict is None:
-        report(f"undecided on an answer to {asked.id} after {attempts} attempts: {reasons[-1]}")
-        if not reached:
-            raise UnreachedError(reasons[-1])
-        return False
-    verdicts.add({**row, "score": verdict.score, "reply": verdict.reply})
-    return True
 
 
 def _preference(asked: Asked, chosen: str, rejected: str) -> Preference:

@@ -68,6 +68,7 @@ class ChatServer:
             with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
+            error.close()
             told = f"the judge answered {error.code} {error.reason}"
             if error.code in HOPELESS:
                 raise ConfigError(f"{url}: {told}; see the address, the model's name and the key") from error

@@ -48,6 +48,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             ["list.csv", "--output", "out", "--server", "x", "--send", "video", "--near-keys"],
             "--near-keys is for frames that are chosen here",
         ),
+        (
+            ["list.csv", "--output", "out", "--ray", "banana"],
+            "--ray banana: that is no address; name a cluster",
+        ),
+        (
+            ["list.csv", "--output", "out", "--ray", "somewhere:6379x"],
+            "start one on this machine with --ray local",
+        ),
         (["list.csv", "--output", "list.csv/out"], "list.csv/out: Not a directory"),
         (["twice.csv", "--output", "out"], "twice.csv:3: the id '1' stands for"),
         (["broken.jsonl", "--output", "out"], "broken.jsonl:2: Expecting property name"),
@@ -66,6 +74,22 @@ def test_a_mistake_is_one_sentence(
     assert (code, out) == (1, "")
     assert told in sentence
     assert all(line.startswith("answering with the tiny checkpoint") for line in before)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "auto"])
+def test_a_cluster_that_is_not_there_is_one_sentence_and_leaves_no_folder(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    pytest.importorskip("ray.data", exc_type=ImportError)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where a cluster of this machine would be found
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    clip = plain_clip(tmp_path / "a.mp4", (200, 20, 20))
+    code, out, err = command(clip, "--output", tmp_path / "out", "--ray", address)
+    assert (code, out) == (1, "")
+    reason = {"auto": "no cluster runs here", "127.0.0.1:9": "no cluster answers there ("}[address]
+    assert f"--ray {address}: {reason}" in err.splitlines()[-1]
+    assert "name a cluster with --ray host:port, or start one on this machine with --ray local" in err
     assert not (tmp_path / "out").exists()
 
 

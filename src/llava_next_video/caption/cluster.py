@@ -13,8 +13,10 @@ import importlib
 import logging
 import math
 import pickle
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,8 @@ TOGETHER = 8
 BLOCKS_AT_ONCE = 4
 IDLE_S = 0.2
 SPARE_CPUS = 2
+REACHED_S = 5.0
+OTHERWISE = "name a cluster with --ray host:port, or start one on this machine with --ray local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,42 +49,59 @@ class Cluster:
         address: `local` starts Ray here, for this run; `auto` joins the one that runs here; else host:port.
         readers: Actors that read videos, one CPU each.
         models: Actors with a model, one GPU each if the cluster has GPUs.
+
+    Raises:
+        ConfigError: An address that is none of these.
     """
 
     address: str = "local"
     readers: int = 2
     models: int = 1
 
+    def __post_init__(self) -> None:
+        host, _, port = self.place
+        if self.address not in ("local", "auto") and not (host and port.isdecimal() and int(port) < 1 << 16):
+            raise ConfigError(f"--ray {self.address}: that is no address; {OTHERWISE}")
 
-def on_ray(cluster: Cluster, recipe: Recipe) -> Callable[[Desk, Model, Callable[[Figures], None]], Figures]:
-    """Something that does the work of `caption` on a cluster, with a model of this recipe.
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Host, colon and port of an address that has them."""
+        return self.address.removeprefix("ray://").rpartition(":")
+
+
+@contextmanager
+def on_ray(
+    cluster: Cluster, recipe: Recipe
+) -> Iterator[Callable[[Desk, Model, Callable[[Figures], None]], Figures]]:
+    """Joins a cluster; what it gives does the work of `caption` there, with a model of this recipe.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ConfigError: The cluster is too small.
+        ConfigError: There is no such cluster, or it is too small.
     """
     ray = _ray()
 
     def work(desk: Desk, model: Model, told: Callable[[Figures], None]) -> Figures:
-        gpus, timeout_s = _join(ray, cluster), desk.settings.decode_timeout_s
-        try:
-            while not desk.feed.over:
-                open_tasks = {task.item.id: task for task in iter(desk.next, None)}
-                for event in _events(list(open_tasks.values()), recipe, cluster, gpus, timeout_s):
-                    # What an actor did before it died may come again.
-                    if open_tasks.pop(event.task.item.id, None) is not None:
-                        desk.settle(event)
-                    desk.keep_house()
-                    told(desk.figures())
-                for task in open_tasks.values():
-                    desk.feed.again(task, 0.0, counted=False)
+        timeout_s = desk.settings.decode_timeout_s
+        while not desk.feed.over:
+            open_tasks = {task.item.id: task for task in iter(desk.next, None)}
+            for event in _events(list(open_tasks.values()), recipe, cluster, gpus, timeout_s):
+                # What an actor did before it died may come again.
+                if open_tasks.pop(event.task.item.id, None) is not None:
+                    desk.settle(event)
                 desk.keep_house()
-                time.sleep(IDLE_S)
-        finally:
-            ray.shutdown()
+                told(desk.figures())
+            for task in open_tasks.values():
+                desk.feed.again(task, 0.0, counted=False)
+            desk.keep_house()
+            time.sleep(IDLE_S)
         return desk.figures(over=True)
 
-    return work
+    try:
+        gpus = _join(ray, cluster)
+        yield work
+    finally:
+        ray.shutdown()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,23 +216,40 @@ def _join(ray: Any, cluster: Cluster) -> bool:
     """Start Ray or join it; says whether there are GPUs for all models.
 
     Raises:
-        ConfigError: There are fewer CPUs than the actors need; Ray would wait for ever.
+        ConfigError: There is no cluster, or it has fewer CPUs than the actors need; Ray would wait for ever.
     """
     needed = cluster.readers + cluster.models + SPARE_CPUS
     where = {"num_cpus": needed, "include_dashboard": False} if cluster.address == "local" else {}
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", **where)
+    _refuse_unreached(cluster)
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", **where)
+    except (ConnectionError, ValueError) as error:
+        told = "no cluster runs here" if cluster.address == "auto" else f"not joined ({error})"
+        raise ConfigError(f"--ray {cluster.address}: {told}; {OTHERWISE}") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = importlib.import_module("ray.data").DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     there = ray.cluster_resources()
     if there.get("CPU", 0) < needed:
-        ray.shutdown()
         raise ConfigError(
             f"the cluster at {cluster.address} has {there.get('CPU', 0):g} CPUs; {cluster.readers} readers "
             f"and {cluster.models} models need {needed}: ask for fewer, or add machines"
         )
     return bool(there.get("GPU", 0) >= cluster.models)
+
+
+def _refuse_unreached(cluster: Cluster) -> None:
+    """Raise where nobody listens; Ray itself would wait for a minute, then end the process."""
+    if cluster.address in ("local", "auto"):
+        return
+    host, _, port = cluster.place
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--ray {cluster.address}: no cluster answers there ({error}); {OTHERWISE}"
+        ) from error
 
 
 def _ray() -> Any:

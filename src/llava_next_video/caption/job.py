@@ -52,7 +52,7 @@ def caption(
         new_run: Move the captions that are there aside, into `_earlier-1`, and begin anew.
         retry_errors: Try again what ended with an error.
         report: Write `_report.html` at the end.
-        work: Who does it; `cluster.on_ray` lets a cluster do it.
+        work: Who does it; what `cluster.on_ray` gives lets a cluster do it.
         told: Hears the figures, several times a second.
 
     Raises:

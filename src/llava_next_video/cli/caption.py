@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -175,7 +175,7 @@ def caption(
         chosen = _remote(server, model, send, at_once, question, sampling, options, look)
     else:
         chosen, recipe = _local(model, weights, question, sampling, options, look)
-    work: Work = on_this_machine
+    hands: AbstractContextManager[Work] = nullcontext(on_this_machine)
     if ray:
         if server or dedupe != "off":
             raise ConfigError("--ray does without --server and --dedupe; leave them out, or leave --ray out")
@@ -187,8 +187,8 @@ def caption(
         from llava_next_video.caption.cluster import Cluster, on_ray
 
         cluster = Cluster(address=ray, readers=workers, models=_positive("ray-models", ray_models))
-        work = on_ray(cluster, recipe)
-    with _told() as told:
+        hands = on_ray(cluster, recipe)
+    with hands as work, _told() as told:
         figures = caption_all(
             items,
             output,

@@ -56,6 +56,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             ["list.csv", "--output", "out", "--ray", "somewhere:6379x"],
             "start one on this machine with --ray local",
         ),
+        (["own.csv", "--output", "list.csv/out", "--prompt", "Why?"], "list.csv/out: Not a directory"),
         (["list.csv", "--output", "list.csv/out"], "list.csv/out: Not a directory"),
         (["twice.csv", "--output", "out"], "twice.csv:3: the id '1' stands for"),
         (["broken.jsonl", "--output", "out"], "broken.jsonl:2: Expecting property name"),
@@ -67,12 +68,16 @@ def test_a_mistake_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("id,path\n1,a.mp4\n")
+    (tmp_path / "own.csv").write_text("id,path,prompt\n1,a.mp4,\n2,b.mp4,What runs?\n")
     (tmp_path / "twice.csv").write_text("id,path\n1,a.mp4\n1,b.mp4\n")
     (tmp_path / "broken.jsonl").write_text('{"path": "a.mp4"}\n{\n')
     code, out, err = command(*words)
     *before, sentence = err.splitlines()
     assert (code, out) == (1, "")
     assert told in sentence
+    both = "1 of 2 videos have a prompt of their own (the column 'prompt'); --prompt is for the others"
+    if words[0] == "own.csv":
+        assert both == before.pop(0)
     assert all(line.startswith("answering with the tiny checkpoint") for line in before)
     assert not (tmp_path / "out").exists()
 

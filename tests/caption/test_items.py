@@ -95,6 +95,8 @@ def test_prompts_take_fields_and_a_row_may_bring_its_own(tmp_path: Path) -> None
     )
     prompts = [item.prompt for item in list_items([str(manifest)], "Describe {title} as {{JSON}}.")]
     assert prompts == ["Describe a walk as {JSON}.", "What runs?"]
+    own = [item.own_prompt for item in list_items([str(manifest)], "Describe {title}.")]
+    assert own == [False, True]
     with pytest.raises(
         ConfigError, match=r"list\.csv:2: the prompt asks for \{name\}; .* has id, path, title$"
     ):
@@ -149,6 +151,24 @@ def test_nothing_found_says_what_was_looked_for(tmp_path: Path) -> None:
         ids(tmp_path / "nowhere")
 
 
+def test_a_field_is_empty_in_every_kind_of_list(tmp_path: Path) -> None:
+    rows = [{"id": "1", "path": "a.mp4", "title": "a walk"}, {"id": "2", "path": "b.mp4", "title": " "}]
+    void = {**rows[1], "title": None}
+    lists = [
+        write(tmp_path / "blank.jsonl", "\n".join(map(json.dumps, rows))),
+        write(tmp_path / "null.jsonl", "\n".join(map(json.dumps, [rows[0], void]))),
+        tmp_path / "list.parquet",
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist([rows[0], void]), lists[-1])
+    for path in lists:
+        _, item = list_items([str(path)], "Describe {title}.")
+        assert isinstance(item.source, Missing)
+        assert (
+            item.source.told
+            == f"{path}:2: the prompt asks for {{title}}, which is empty in this row; fill it in"
+        )
+
+
 def test_an_empty_column_and_a_sample_without_a_video_are_errors_of_their_own(tmp_path: Path) -> None:
     manifest = write(tmp_path / "list.csv", "id,path,title\n1,a.mp4,a walk\n2,b.mp4,\n")
     with tarfile.open(tmp_path / "shard.tar", "w") as archive:
@@ -159,7 +179,7 @@ def test_an_empty_column_and_a_sample_without_a_video_are_errors_of_their_own(tm
     items = list_items([str(manifest), str(tmp_path / "shard.tar")], "Describe {title}.")
     told = {item.id: item.source.told for item in items if isinstance(item.source, Missing)}
     assert told == {
-        "2": f"{manifest}:3: the prompt asks for {{title}}; this row has id, path",
+        "2": f"{manifest}:3: the prompt asks for {{title}}, which is empty in this row; fill it in",
         "x": f"{tmp_path / 'shard.tar'}:1: no video in this sample; it has id, title",
         "y": f"{tmp_path / 'shard.tar'}:2: the prompt asks for {{title}}; this row has id",
     }

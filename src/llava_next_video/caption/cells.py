@@ -80,8 +80,7 @@ def table_rows(path: Path) -> Iterator[Row]:
                         for name in binary
                     }
                     values = rows[row] if plain else {}
-                    given = {name: value for name, value in values.items() if value is not None}
-                    yield Row(values=given | cells, place=Place(file=str(path), line=number))
+                    yield Row(values=values | cells, place=Place(file=str(path), line=number))
     except (OSError, arrow().ArrowInvalid) as error:
         raise DataError(f"{path}: a damaged parquet file ({error})") from error
 

@@ -26,12 +26,18 @@ Source = str | Slice | Cell | Missing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One video to caption, and what to ask about it; `seconds` if its manifest says how long it is."""
+    """One video to caption, and what to ask about it.
+
+    Attributes:
+        seconds: How long it is, if its manifest says so.
+        own_prompt: Whether the prompt is from its row.
+    """
 
     id: str
     source: Source
     prompt: str
     seconds: float | None = None
+    own_prompt: bool = False
 
 
 def list_items(inputs: Sequence[str], prompt: str) -> list[Item]:
@@ -39,8 +45,9 @@ def list_items(inputs: Sequence[str], prompt: str) -> list[Item]:
 
     An input is a folder (searched to its depths, for videos and WebDataset tars), a glob, a video, a list of
     paths (.txt), a table (.csv, .tsv), JSON lines, a JSON list, parquet or a tar. `{name}` in the prompt is
-    the value in that column; a `prompt` column replaces the prompt for its row. A row whose column is empty,
-    and a sample of a tar without a video, are `Missing`, so that they become rows with an error.
+    the value in that column; a `prompt` column is each row's own, and the given one for rows without it. A
+    row whose column is empty, and a sample of a tar without a video, are `Missing`, so that they become rows
+    with an error.
 
     Raises:
         ConfigError: Nothing was found, or the prompt names a field that no row has.
@@ -52,9 +59,11 @@ def list_items(inputs: Sequence[str], prompt: str) -> list[Item]:
     unfilled: ConfigError | None = None
     for given in inputs:
         for values, place in _found(given):
-            fields.update(name for name in template.fields if values.get(name) is not None)
+            fields.update(name for name in template.fields if not _empty(values.get(name)))
             try:
-                item = _item(values, place, _prompt(values, place, template))
+                own = _own_prompt(values)
+                item = _item(values, place, own or template.fill(values, place))
+                item = replace(item, own_prompt=own is not None)
             except ConfigError as error:
                 unfilled = unfilled or error
                 item = _item(values, place, template.text)
@@ -111,16 +120,17 @@ class Template:
         """
         if not self.fields:
             return self.text if "{{" not in self.text and "}}" not in self.text else self.text.format()
-        missing = [name for name in self.fields if values.get(name) is None]
+        missing = [name for name in self.fields if _empty(values.get(name))]
         if missing:
             known = sorted(
                 name
                 for name, value in values.items()
-                if isinstance(value, str | int | float) and not name.startswith("__")
+                if isinstance(value, str | int | float) and not _empty(value) and not name.startswith("__")
             )
-            raise ConfigError(
-                f"{place}: the prompt asks for {{{missing[0]}}}; this row has {', '.join(known) or 'none'}"
-            )
+            told = f"{place}: the prompt asks for {{{missing[0]}}}"
+            if missing[0] in values:
+                raise ConfigError(f"{told}, which is empty in this row; fill it in")
+            raise ConfigError(f"{told}; this row has {', '.join(known) or 'none'}")
         return self.text.format_map({name: values[name] for name in self.fields})
 
 
@@ -192,7 +202,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[Row]:
                 raise DataError(
                     f"{place}: expected {len(reader.fieldnames or ())} fields, as the first line has"
                 )
-            yield Row(values={key: value for key, value in values.items() if value}, place=place)
+            yield Row(values={key: value or None for key, value in values.items()}, place=place)
     except csv.Error as error:
         raise DataError(
             f"{path}:{reader.reader.line_num}: {error}; expected comma-separated values"
@@ -223,20 +233,21 @@ def _item(values: Mapping[str, object], place: Place, prompt: str) -> Item:
             raise DataError(
                 f"{place}: the video is of type {type(source).__name__}; expected a path, a URL or bytes"
             )
-        raise DataError(
-            f"{place}: no video; the row has only {sorted(map(str, values))}, "
-            f"expected one of {', '.join(SOURCES)}"
-        )
+        given = sorted(name for name, value in values.items() if not _empty(value))
+        raise DataError(f"{place}: no video; the row has only {given}, expected one of {', '.join(SOURCES)}")
     id = next((str(values[name]) for name in IDS if values.get(name) is not None), None)
     if id is None:
         raise DataError(f"{place}: a video in a table needs an id; add a column 'id'")
     return Item(id=id, source=source, prompt=prompt, seconds=_seconds(values, place))
 
 
-def _prompt(values: Mapping[str, object], place: Place, template: Template) -> str:
-    """The row's own prompt, or the template filled with its columns."""
+def _own_prompt(values: Mapping[str, object]) -> str | None:
     own = values.get("prompt")
-    return own if isinstance(own, str) and own.strip() else template.fill(values, place)
+    return own if isinstance(own, str) and not _empty(own) else None
+
+
+def _empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _seconds(values: Mapping[str, object], place: Place) -> float | None:

@@ -55,7 +55,9 @@ def caption(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="What to ask; {name} is the manifest's column of that name.", show_default=f'"{PROMPT}"'
+            help="What to ask; {name} is the manifest's column of that name. A column 'prompt' is each "
+            "row's own, and goes before this.",
+            show_default=f'"{PROMPT}"',
         ),
     ] = None,
     prompt_file: Annotated[
@@ -159,6 +161,12 @@ def caption(
     )
     shards = None if shard is None else _shard(shard)
     items = list_items(inputs, question)
+    if (prompt or prompt_file) and (own := sum(item.own_prompt for item in items)):
+        typer.echo(
+            f"{own:,} of {len(items):,} videos have a prompt of their own (the column 'prompt'); --prompt is "
+            "for the others",
+            err=True,
+        )
     if shards is not None:
         items = share(items, shards[0] - 1, shards[1])
     kv_bytes = None if kv_mb is None else _positive("kv-mb", kv_mb) << 20

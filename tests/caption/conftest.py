@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from tests.caption.script import Script
 
 from llava_next_video.media import write_clip
 
@@ -55,3 +56,11 @@ def start(tmp_path: Path) -> Start:
 def rows_of(output: Path) -> list[dict[str, object]]:
     """The output as any reader of parquet sees it."""
     return parquet.read_table(output).to_pylist()
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    """A server that answers well, until it is told otherwise."""
+    script = Script()
+    yield script
+    script.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.caption.conftest import plain_clip, rows_of
+from tests.caption.script import Script
 
 from llava_next_video.cli import run
 
@@ -96,6 +97,27 @@ def test_a_cluster_that_is_not_there_is_one_sentence_and_leaves_no_folder(
     assert f"--ray {address}: {reason}" in err.splitlines()[-1]
     assert "name a cluster with --ray host:port, or start one on this machine with --ray local" in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_key_in_the_environment_opens_a_server_and_a_run_without_any_caption_fails(
+    command, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script.key = "secret"
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("LNV_API_KEY", "secret")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_text("no clip")
+    words = [tmp_path / "videos", "--output", tmp_path / "out", "--server", script.url, "--no-report"]
+    code, out, err = command(*words, "--workers", 1)
+    assert (code, out) == (1, "")
+    told = (
+        f"{tmp_path / 'out'}: no video has a caption; the column 'error' says why, --retry-errors tries again"
+    )
+    assert err.splitlines()[-1].endswith(told)
+    assert [row["caption"] for row in rows_of(tmp_path / "out")] == [None]
+    plain_clip(tmp_path / "videos" / "b.mp4", (200, 20, 20))
+    code, out, err = command(*words, "--workers", 1)
+    assert (code, out) == (0, f"{tmp_path / 'out'}\n")
 
 
 @pytest.mark.slow

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from tests.caption.conftest import plain_clip, rows_of
+from tests.caption.script import Script
 
 from llava_next_video.caption import DescriberGoneError, Figures, Settings, caption, list_items
 from llava_next_video.caption.outcome import Model
@@ -21,67 +18,11 @@ from llava_next_video.media import Sampling
 ONE = Settings(workers=1, back_off_s=0.01, attempts=3)
 
 
-class Script:
-    """A server that answers with the statuses of its list, then well; it keeps what it was sent."""
-
-    def __init__(self, *statuses: int) -> None:
-        self.statuses = list(statuses)
-        self.bodies: list[dict[str, object]] = []
-        self.owner = "somebody"
-        script = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.say(200, {"data": [{"id": "llava", "owned_by": script.owner}]})
-
-            def do_POST(self) -> None:
-                script.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                status = script.statuses.pop(0) if script.statuses else 200
-                if status != 200:
-                    self.say(status, {"error": {"message": "no, because"}})
-                    return
-                answer = {"message": {"content": " A dog. "}, "finish_reason": "stop"}
-                usage = {"prompt_tokens": 50, "completion_tokens": 3}
-                self.say(200, {"choices": [answer], "usage": usage})
-
-            def say(self, status: int, body: object) -> None:
-                content = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                if status == 429:
-                    self.send_header("Retry-After", "0")
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Nobody needs to read it."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     (tmp_path / "videos").mkdir()
     plain_clip(tmp_path / "videos" / "a.mp4", (20, 20, 20))
     return tmp_path / "videos"
-
-
-@pytest.fixture
-def script() -> Iterator[Script]:
-    script = Script()
-    yield script
-    script.close()
 
 
 def by(*urls: str, send: Send = "images", patience_s: float = 60.0) -> Model:
@@ -160,7 +101,9 @@ def test_a_wrong_token_or_model_stops_the_run_before_any_video_is_blamed(
     videos: Path, script: Script
 ) -> None:
     script.statuses = [401]
-    with pytest.raises(DescriberGoneError, match="answered 401: no, because"):
+    with pytest.raises(
+        DescriberGoneError, match="answered 401: no, because; give the server's key with --api"
+    ):
         run(videos, by(script.url))
     assert not list((videos.parent / "out").glob("part-*"))
 
@@ -195,6 +138,17 @@ def test_the_servers_own_name_for_its_model_is_asked_for(script: Script) -> None
         match=r"no server names its model there \(\[Errno .*start it, or give --model and --send",
     ):
         served_model(gone.url)
+
+
+def test_a_server_that_wants_a_key_says_so_and_takes_it(script: Script) -> None:
+    script.key = "secret"
+    assert served_model(script.url, "secret").name == "llava"
+    with pytest.raises(
+        DescriberGoneError,
+        match=r"/v1/models: the server answered 401: an API key is needed; give the server's key with "
+        "--api-key, or in LNV_API_KEY",
+    ):
+        served_model(script.url)
 
 
 @pytest.mark.parametrize(

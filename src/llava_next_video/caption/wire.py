@@ -13,7 +13,9 @@ from llava_next_video.caption.outcome import DescriberGoneError, TransientError
 from llava_next_video.errors import LlavaNextVideoError
 
 BUSY = (429, 502, 503, 504)
-WRONG = (401, 403, 404, 405)
+WRONG = (404, 405)
+KEYLESS = (401, 403)
+NO_KEY = "give the server's key with --api-key, or in LNV_API_KEY"
 OWNER = "llava-next-video"
 
 
@@ -72,7 +74,7 @@ def served_model(url: str, key: str | None = None) -> Served:
     """What a server says of its (first) model.
 
     Raises:
-        DescriberGoneError: It does not answer.
+        DescriberGoneError: It does not answer, or wants another key.
     """
     models = chat_url(url).removesuffix("chat/completions") + "models"
     try:
@@ -90,6 +92,8 @@ def served_model(url: str, key: str | None = None) -> Served:
         TypeError,
         AttributeError,
     ) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code in KEYLESS:
+            raise _judged(error, models) from error
         reason = getattr(error, "reason", error)
         raise DescriberGoneError(
             f"{models}: no server names its model there ({reason}); start it, or give --model and --send"
@@ -106,6 +110,8 @@ def _judged(error: urllib.error.HTTPError, url: str) -> Exception:
     if error.code in BUSY:
         after = error.headers.get("Retry-After", "")
         return BusyError(sentence, float(after) if after.isdecimal() else None)
+    if error.code in KEYLESS:
+        return DescriberGoneError(f"{url}: {sentence}; {NO_KEY}")
     if error.code in WRONG:
         return DescriberGoneError(f"{url}: {sentence}")
     return TransientError(sentence) if error.code >= 500 or error.code == 408 else RefusedError(sentence)

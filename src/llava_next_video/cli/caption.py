@@ -25,7 +25,8 @@ from llava_next_video.cli.options import (
     Quantize,
     TensorParallel,
 )
-from llava_next_video.errors import ConfigError
+from llava_next_video.cli.remote import ApiKey
+from llava_next_video.errors import ConfigError, LlavaNextVideoError
 
 if TYPE_CHECKING:
     from llava_next_video.caption import Figures, Model
@@ -115,6 +116,7 @@ def caption(
             show_default="frames to ours, images to others",
         ),
     ] = None,
+    api_key: ApiKey = None,
     at_once: Annotated[int, typer.Option(help="With --server: requests under way.")] = 32,
     ray: Annotated[
         str | None,
@@ -180,7 +182,7 @@ def caption(
         given |= {"kv-dtype": kv_dtype, "tensor-parallel": weights.get("tensor_parallel")}
         if refused := [name for name, value in given.items() if value is not None]:
             raise ConfigError(f"--{refused[0]} is the server's business; leave it or --server out")
-        chosen = _remote(server, model, send, at_once, question, sampling, options, look)
+        chosen = _remote(server, model, send, at_once, api_key, question, sampling, options, look)
     else:
         chosen, recipe = _local(model, weights, question, sampling, options, look)
     hands: AbstractContextManager[Work] = nullcontext(on_this_machine)
@@ -207,6 +209,11 @@ def caption(
             report=report,
             work=work,
             told=told,
+        )
+    if figures.errors and figures.errors == figures.total:
+        typer.echo(estimate(figures), err=True)
+        raise LlavaNextVideoError(
+            f"{output}: no video has a caption; the column 'error' says why, --retry-errors tries again"
         )
     if figures.errors:
         way_out = "the column 'error' says why, --retry-errors tries again"
@@ -259,6 +266,7 @@ def _remote(
     model: str | None,
     send: str | None,
     at_once: int,
+    api_key: str | None,
     question: str,
     sampling: Sampling,
     options: dict[str, object],
@@ -282,7 +290,7 @@ def _remote(
         send=cast(Literal["video", "frames", "images"] | None, send),
         at_once=_positive("at-once", at_once),
         look=look,
-        key=os.environ.get("OPENAI_API_KEY"),
+        key=api_key or os.environ.get("OPENAI_API_KEY"),
     )
 
 

@@ -330,6 +330,23 @@ def test_a_folder_with_answers_that_were_drawn_otherwise_is_refused_and_kept(
     assert first.path.read_bytes() == before
 
 
+def test_a_judge_that_talks_nonsense_ends_the_run_after_ten_answers(
+    asked: list[Asked], assistant: VideoAssistant, server: JudgeServer, tmp_path: Path
+) -> None:
+    server.reply = lambda prompt: "Well done!"
+    row = {"key": SAMPLED.key(asked[0]), "id": "q", "sampled": asdict(SAMPLED)}
+    Ledger(tmp_path / "answers.jsonl").add({**row, "answers": [f"A {n}." for n in range(40)]})
+    judge = replace(endpoint(server), at_once=1)
+    given = {"assistant": assistant, "sampled": SAMPLED, "attempts": 2, "rest_s": 0.0}
+    with pytest.raises(
+        ConfigError, match=r"none of the first 10 answers \(no score .* reply 'Well done!'\); name"
+    ):
+        prefer(asked[:1], tmp_path, judge=judge, **given)
+    assert len(server.asked) == 10 * 2
+    server.reply = lambda prompt: "Score: 4"
+    assert prefer(asked[:1], tmp_path, judge=judge, **given).verdicts == 40
+
+
 def test_a_judge_that_is_not_there_ends_the_run_after_five_answers(
     asked: list[Asked], assistant: VideoAssistant, tmp_path: Path
 ) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -25,11 +22,12 @@ from llava_next_video.cli.options import (
     Quantize,
     TensorParallel,
 )
+from llava_next_video.cli.progress import figures_told
 from llava_next_video.cli.remote import ApiKey
 from llava_next_video.errors import ConfigError, LlavaNextVideoError
 
 if TYPE_CHECKING:
-    from llava_next_video.caption import Figures, Model
+    from llava_next_video.caption import Model
     from llava_next_video.caption.job import Work
     from llava_next_video.caption.local import Recipe
     from llava_next_video.media import Sampling
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 PROMPT = "Describe the video in detail."
 SENDS = ("video", "frames", "images")
 DEDUPES = ("off", "exact", "near")
-LINE_EVERY_S = 5.0
 
 
 def caption(
@@ -198,7 +195,7 @@ def caption(
 
         cluster = Cluster(address=ray, readers=workers, models=_positive("ray-models", ray_models))
         hands = on_ray(cluster, recipe)
-    with hands as work, _told() as told:
+    with hands as work, figures_told() as told:
         figures = caption_all(
             items,
             output,
@@ -292,34 +289,3 @@ def _remote(
         look=look,
         key=api_key or os.environ.get("OPENAI_API_KEY"),
     )
-
-
-@contextmanager
-def _told() -> Iterator[Callable[[Figures], None]]:
-    """A bar on a terminal; elsewhere a line of JSON every few seconds, and one at the end."""
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress
-    from rich.text import Text
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        last_s = time.monotonic()
-
-        def line(figures: Figures) -> None:
-            nonlocal last_s
-            if figures.over or time.monotonic() - last_s >= LINE_EVERY_S:
-                last_s = time.monotonic()
-                typer.echo(json.dumps(figures.as_record()), err=True)
-
-        yield line
-        return
-    progress, words = Progress(BarColumn(bar_width=None), MofNCompleteColumn(), console=console), Text()
-    task = progress.add_task("captioning", total=None)
-
-    def bar(figures: Figures) -> None:
-        progress.update(task, total=figures.total, completed=figures.total - figures.left)
-        words.plain = figures.in_words()
-
-    with Live(Group(progress, words), console=console):
-        yield bar

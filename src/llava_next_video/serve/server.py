@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
 import sys
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
 from uvicorn.config import Config
 
 from llava_next_video.assistant import VideoAssistant
+from llava_next_video.serve.address import unavailable
 from llava_next_video.serve.app import build_app
 from llava_next_video.serve.door import Door
 from llava_next_video.serve.settings import ServeSettings
@@ -22,9 +25,24 @@ SWITCH_S = 0.001
 class Server(uvicorn.Server):
     """Stops in two steps: requests under way are finished while new ones are refused, then all is closed."""
 
-    def __init__(self, config: Config, door: Door) -> None:
+    def __init__(self, config: Config, door: Door, up: Callable[[], None]) -> None:
         super().__init__(config)
         self._door = door
+        self._up = up
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, and say so.
+
+        Raises:
+            ConfigError: Another program has begun to listen there since the sockets were bound.
+        """
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            await self.lifespan.shutdown()
+            host, port = sockets[0].getsockname()[:2] if sockets else (self.config.host, self.config.port)
+            raise unavailable(host, port, error) from error
+        self._up()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Told to stop; told so again, stop now."""
@@ -34,14 +52,21 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    assistant: VideoAssistant, settings: ServeSettings, *, host: str = "127.0.0.1", port: int = 8000
+    assistant: VideoAssistant,
+    settings: ServeSettings,
+    sockets: Sequence[socket.socket],
+    up: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; the access log goes to stderr, one JSON object a line."""
+    """Serve at bound sockets until SIGINT or SIGTERM; `up` is called once requests are answered.
+
+    The access log goes to stderr, one JSON object a line.
+
+    Raises:
+        ConfigError: Another program has begun to listen there since the sockets were bound.
+    """
     app, door = build_app(assistant, settings)
     config = Config(
         app,
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -52,7 +77,7 @@ def serve(
     sys.setswitchinterval(SWITCH_S)
     # What was loaded stays; collections need not look at it again.
     gc.freeze()
-    Server(config, door).run()
+    Server(config, door, up).run(list(sockets))
 
 
 def write_log() -> None:

@@ -171,6 +171,33 @@ def test_a_clip_is_known_by_its_name_once_it_was_sent(client: openai.OpenAI, cli
 
 
 @pytest.mark.parametrize(
+    ("path", "more", "named"),
+    [
+        ("chat/completions", {"temperature": -1}, "temperature"),
+        ("chat/completions", {"top_p": 0}, "top_p"),
+        ("chat/completions", {"max_tokens": 0}, "max_tokens"),
+        ("chat/completions", {"max_completion_tokens": 0}, "max_completion_tokens"),
+        ("chat/completions", {"min_tokens": 9, "max_tokens": 5}, "min_tokens"),
+        ("chat/completions", {"generation_config": '{"max_new_tokens": 0}'}, "max_new_tokens"),
+        ("completions", {"max_tokens": 0}, "max_tokens"),
+        ("responses", {"max_output_tokens": 0}, "max_output_tokens"),
+    ],
+)
+def test_a_value_outside_its_range_is_named_as_the_request_names_it(
+    http: httpx.Client, path: str, more: dict[str, object], named: str
+) -> None:
+    asked = {
+        "chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
+        "completions": {"prompt": "Hello"},
+        "responses": {"input": "Hello"},
+    }[path]
+    answer = http.post(f"/v1/{path}", json={**asked, **more})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", named), error
+    assert error["message"].startswith(f"{named} is ")
+
+
+@pytest.mark.parametrize(
     ("more", "named"),
     [
         ({"tools": [{"type": "function"}]}, "tools"),

@@ -15,13 +15,21 @@ from llava_next_video.errors import ConfigError
 from llava_next_video.serve.cluster import read_cluster
 
 PROGRAM = """
-import json, sys, urllib.request
+import json, socket, sys, urllib.request
 import ray
+from llava_next_video.errors import ConfigError
 from llava_next_video.serve.cluster import start
 from llava_next_video.serve.settings import ServeSettings
 
 port, url = int(sys.argv[1]), sys.stdin.read()
 ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+with socket.create_server(("127.0.0.1", 0)) as other:
+    try:
+        start(None, ServeSettings(), replicas=1, host="127.0.0.1", port=other.getsockname()[1], load={})
+    except ConfigError as error:
+        assert "or it is taken" in str(error), error
+    else:
+        raise AssertionError("a taken port was served")
 stop = start(None, ServeSettings(decoders=1), replicas=2, host="127.0.0.1", port=port, load={}, cpus=0.5)
 
 def ask(**more):

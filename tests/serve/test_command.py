@@ -69,7 +69,7 @@ def test_the_guides_curl_gets_an_answer_and_the_server_stops_in_order(clip: Path
         (["--allow-media-path", "/nowhere"], "--allow-media-path /nowhere: no such folder"),
         (["--api-key", " "], "an API key is empty"),
         (["--deadline", "0"], "deadline_s is 0"),
-        (["--model", "tinny"], "is no folder here"),
+        (["--model", "tinny", "--port", "0"], "is no folder here"),
     ],
 )
 def test_a_server_that_cannot_be_meant_does_not_start(

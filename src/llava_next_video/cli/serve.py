@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,7 @@ MEBIBYTE = 1 << 20
 def serve(
     model: Checkpoint = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen at; 0: any that is free.")] = 8000,
     served_model_name: Annotated[
         str | None, typer.Option(help="What clients call the model.", show_default="last part of --model")
     ] = None,
@@ -82,6 +83,7 @@ def serve(
 ) -> None:
     """Answer questions about clips over HTTP in OpenAI's words; the page is at the root."""
     try:
+        from llava_next_video.serve.address import listen_at, url_of
         from llava_next_video.serve.server import serve as run
         from llava_next_video.serve.settings import MEDIUM, ServeSettings
     except ImportError as error:
@@ -112,18 +114,19 @@ def serve(
     load: dict[str, Any] = {"device": device, "dtype": dtype, "quantize": quantize, "kv_dtype": kv_dtype}
     load |= {"adapter": adapter, "tensor_parallel": tensor_parallel}
     load |= {"rope_factor": rope_factor, "kv_bytes": None if cache_mib is None else cache_mib * MEBIBYTE}
-    address = f"http://{host}:{port} serves {settings.model_name}"
     if ray is not None:
         if tensor_parallel != 1:
             raise ConfigError(
                 "--tensor-parallel shares the GPUs of this machine, and a replica on Ray has one; leave "
                 "one of the two out"
             )
-        serve_replicas(ray, model, settings, host=host, port=port, load=load, told=address)
+        serve_replicas(ray, model, settings, host=host, port=port, load=load)
         return
-    assistant = load_assistant(model, **load)
-    typer.echo(address, err=True)
-    run(assistant, settings, host=host, port=port)
+    # Before the model is loaded: an address that cannot be had is told at once.
+    with ExitStack() as held:
+        sockets = [held.enter_context(one) for one in listen_at(host, port)]
+        told = f"{url_of(host, sockets)} serves {settings.model_name}"
+        run(load_assistant(model, **load), settings, sockets, lambda: typer.echo(told, err=True))
 
 
 def serve_replicas(
@@ -134,14 +137,13 @@ def serve_replicas(
     host: str,
     port: int,
     load: Mapping[str, object],
-    told: str,
 ) -> None:
     """Serve replicas on a Ray cluster until interrupted."""
     from llava_next_video.serve.cluster import read_cluster, start
 
     replicas = read_cluster(words)
     stop = start(model, settings, replicas=replicas, host=host, port=port, load=load)
-    typer.echo(f"{told}, {replicas} times", err=True)
+    typer.echo(f"http://{host}:{port} serves {settings.model_name}, {replicas} times", err=True)
     try:
         threading.Event().wait()
     finally:

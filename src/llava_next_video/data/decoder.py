@@ -31,7 +31,11 @@ from llava_next_video.messages import Image, Video
 
 Decoded = Clip | Picture
 
-CHILD = "import sys; from llava_next_video.data.decoder import serve; serve(int(sys.argv[1]))"
+# Ctrl-C reaches every process of a terminal: when to end is decided by the one that started this child.
+CHILD = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "from llava_next_video.data.decoder import serve; serve(int(sys.argv[1]))"
+)
 
 _KEEPS_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(256 << 20),

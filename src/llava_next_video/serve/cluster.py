@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from llava_next_video.assistant import VideoAssistant
 from llava_next_video.errors import ConfigError, MissingExtraError
+from llava_next_video.serve.address import refuse_port
 from llava_next_video.serve.app import build_app
 from llava_next_video.serve.settings import ServeSettings
 
@@ -46,8 +47,10 @@ def start(
     Each replica loads the model by itself and has its own engine, decoders, queue and caches.
 
     Raises:
+        ConfigError: No such port, or the cluster cannot listen at this address.
         MissingExtraError: Ray Serve is not installed.
     """
+    refuse_port(port)
     ray_serve = _library()
     app = replica_app(model, settings, load)
     options: dict[str, object] = {
@@ -57,7 +60,16 @@ def start(
         "graceful_shutdown_timeout_s": settings.drain_s,
     }
     deployment = ray_serve.deployment(**options)(ray_serve.ingress(app)(_Replica))
-    ray_serve.start(http_options={"host": host, "port": port})
+    try:
+        ray_serve.start(http_options={"host": host, "port": port})
+    except RuntimeError as error:
+        if "Failed to bind" not in str(error):
+            raise
+        ray_serve.shutdown()
+        raise ConfigError(
+            f"--host {host} --port {port}: a machine of the cluster has no such address, or it is taken "
+            "there; give others"
+        ) from error
     ray_serve.run(deployment.bind(), name=NAME, route_prefix="/")
     return ray_serve.shutdown
 

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -103,6 +103,15 @@ class Door:
     under_way: int = 0
     body_bytes: int = 0
     _usual_s: float = 1.0
+    _cut_short: bool = False
+    _deadlines: set[asyncio.Timeout] = field(default_factory=set)
+
+    def cut_short(self) -> None:
+        """End the requests under way, each with an error; called in the loop."""
+        self.closing = self._cut_short = True
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(0.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -165,14 +174,19 @@ class Door:
 
         self.under_way += 1
         try:
-            async with asyncio.timeout(self.settings.deadline_s):
+            async with asyncio.timeout(self.settings.deadline_s) as deadline:
+                self._deadlines.add(deadline)
                 body = await self._body(scope, receive, book)
                 await _until_gone(partial(_answer, self.app, scope, send), body, receive, send)
             self._usual_s += 0.1 * (time.monotonic() - began - self._usual_s)
         except TimeoutError:
+            if self._cut_short:
+                message = "the server stopped before the answer was complete; ask another one"
+                raise Refusal(503, message, "stopping", retry_after_s=5) from None
             message = f"not answered within {self.settings.deadline_s:g} s; ask for less, or later"
             raise Refusal(504, message, "deadline_exceeded") from None
         finally:
+            self._deadlines.discard(deadline)
             self.under_way -= 1
             self.body_bytes -= held
 

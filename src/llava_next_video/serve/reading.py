@@ -24,7 +24,7 @@ from llava_next_video.serve.protocol import (
     UrlOf,
     VideoPart,
 )
-from llava_next_video.serve.refusals import Refusal
+from llava_next_video.serve.refusals import Refusal, refusal_of_option
 from llava_next_video.serve.settings import ServeSettings
 
 DEFAULT_NEW_TOKENS = 256
@@ -178,6 +178,7 @@ def read_chat(request: ChatRequest) -> Wish:
     return _wish(
         request,
         new_tokens=wanted,
+        length="max_tokens" if request.max_completion_tokens is None else "max_completion_tokens",
         answers=request.n,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         form=request.response_format,
@@ -188,13 +189,15 @@ def read_chat(request: ChatRequest) -> Wish:
 def read_completion(request: CompletionRequest) -> Wish:
     """How the continuations of a text are chosen; 16 tokens by default, as the API has it."""
     wanted = 16 if request.max_tokens is None else request.max_tokens
-    return _wish(request, new_tokens=wanted, answers=request.n, logprobs=request.logprobs)
+    return _wish(
+        request, new_tokens=wanted, length="max_tokens", answers=request.n, logprobs=request.logprobs
+    )
 
 
 def read_responses(request: ResponsesRequest) -> Wish:
     """How a response is chosen."""
     form = request.text.format if request.text is not None else None
-    return _wish(request, new_tokens=request.max_output_tokens, form=form)
+    return _wish(request, new_tokens=request.max_output_tokens, length="max_output_tokens", form=form)
 
 
 def responses_messages(request: ResponsesRequest) -> list[Message]:
@@ -210,6 +213,7 @@ def _wish(
     request: Sampled,
     *,
     new_tokens: int | None,
+    length: str,
     answers: int | None = None,
     logprobs: int | None = None,
     form: Format | None = None,
@@ -236,7 +240,13 @@ def _wish(
     stated = cast("int | None", chosen.pop("max_new_tokens", None))
     limit = stated if new_tokens is None else new_tokens
     longest = max(DEFAULT_NEW_TOKENS, cast(int, chosen.get("min_new_tokens", 0))) if limit is None else limit
-    options = SamplingOptions(max_new_tokens=longest, **chosen)  # type: ignore[arg-type]
+    names = {name: name for name in ("max_new_tokens", *chosen)}
+    names |= {} if new_tokens is None else {"max_new_tokens": length}
+    names |= {} if request.min_tokens is None else {"min_new_tokens": "min_tokens"}
+    try:
+        options = SamplingOptions(max_new_tokens=longest, **chosen)  # type: ignore[arg-type]
+    except SamplingError as error:
+        raise refusal_of_option(error, names) from error
     return Wish(options=options, new_tokens=limit, answers=answers or 1, shape=_shape(form, request))
 
 

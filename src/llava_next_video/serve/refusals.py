@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llava_next_video.errors import (
@@ -65,6 +67,19 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, LlavaNextVideoError):
         return Refusal(400, str(error), "invalid_request")
     return Refusal(500, "the server failed on this request; its log says why", "internal_error")
+
+
+def refusal_of_option(error: SamplingError, names: Mapping[str, str]) -> Refusal:
+    """What a client is told of an option outside its range, by the name that the request has for it.
+
+    >>> error = SamplingError("max_new_tokens is 0; ask for more")
+    >>> refusal = refusal_of_option(error, {"max_new_tokens": "max_tokens"})
+    >>> refusal.param, refusal.message
+    ('max_tokens', 'max_tokens is 0; ask for more')
+    """
+    words = [names.get(word, word) for word in re.split(r"\b", str(error))]
+    param = next((word for word in words if word in names.values()), None)
+    return Refusal(400, "".join(words), "invalid_value", param)
 
 
 def _public(sentence: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +30,11 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Remount]]:
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"a disk cannot be mounted here: {getattr(error, 'stderr', error)}")
     yield folder, lambda options: mount(f"remount,{options}")
-    subprocess.run(["umount", str(folder)], check=True)
+    until = time.monotonic() + 20
+    while subprocess.run(["umount", str(folder)], check=False, capture_output=True).returncode:
+        assert time.monotonic() < until, "somebody still has files there"
+        gc.collect()  # of readers that map their files
+        time.sleep(0.1)
 
 
 def one_sentence(run: subprocess.Popen[str]) -> str:

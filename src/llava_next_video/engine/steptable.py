@@ -6,13 +6,13 @@ is sent. Its rows never move, so a captured graph finds the next step where the 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llava_next_video.engine.grouping import companies
+from llava_next_video.engine.places import Places
 from llava_next_video.engine.plan import FIELDS, LEAST_ROWS, Field, Long, Plan
 from llava_next_video.engine.stretch import Holder, Stretch
 
@@ -61,8 +61,7 @@ class StepTable:
         self._scratch = requests
         self._tables[requests] = scratch_page
         self._changed = {requests}
-        self._free = list(range(requests))
-        self._places: OrderedDict[tuple[int, int], tuple[int, list[int], int]] = OrderedDict()
+        self._places = Places(requests)
         self._grouped: tuple[list[tuple[list[int], int]], list[tuple[tuple[int, ...], int]]] | None = None
 
     def unsent(self, plan: Plan) -> list[slice]:
@@ -143,21 +142,13 @@ class StepTable:
             raise ValueError(f"{chunks} chunks in a step, and there are {self._scratch} page tables")
 
     def _place(self, request: Holder) -> int:
-        """The page table of a request, brought up to date; the one unused for longest makes room."""
-        known = self._places.pop(request.id_and_index, None)
-        if known is None:
-            place = self._free.pop() if self._free else self._places.popitem(last=False)[1][0]
-            written = 0
-        else:
-            place, pages, written = known
-            if pages is not request.pages:  # it was sent back to wait, and came again
-                written = 0
+        """The page table of a request, brought up to date."""
         if len(request.pages) > self.pages_each:
             raise ValueError(f"{len(request.pages)} pages for one request, and a table has {self.pages_each}")
+        place, written = self._places.of(request)
         if written < len(request.pages):
             self._tables[place, written : len(request.pages)] = request.pages[written:]
             self._changed.add(place)
-        self._places[request.id_and_index] = place, request.pages, len(request.pages)
         return place
 
     def _fill_shared(

@@ -5,10 +5,10 @@ Not which tokens: their embeddings come apart from this, from the leader, who ha
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llava_next_video.engine.places import Places
 from llava_next_video.engine.scheduler import Chunk
 from llava_next_video.long_video import RopeScaling
 
@@ -42,8 +42,7 @@ class Teller:
     """
 
     def __init__(self, requests: int) -> None:
-        self._free = list(range(requests))
-        self._known: OrderedDict[tuple[int, int], tuple[int, list[int], int]] = OrderedDict()
+        self._places = Places(requests)
 
     def pieces(self, chunks: Sequence[Chunk]) -> list[Piece]:
         """A step; every one must be told, in order."""
@@ -51,15 +50,7 @@ class Teller:
 
     def _piece(self, chunk: Chunk) -> Piece:
         request = chunk.request
-        known = self._known.pop(request.id_and_index, None)
-        if known is None:
-            place = self._free.pop() if self._free else self._known.popitem(last=False)[1][0]
-            kept = 0
-        else:
-            place, pages, kept = known
-            if pages is not request.pages:  # it was sent back to wait, and came again
-                kept = 0
-        self._known[request.id_and_index] = place, request.pages, len(request.pages)
+        place, kept = self._places.of(request)
         return Piece(
             place=place,
             start=chunk.start,
